@@ -1,0 +1,420 @@
+"""The one place that touches SQLMesh's internals: loading, scheduling, and what its objects mean in the protocol.
+
+Read against SQLMesh 0.236.4. The seams, and why each is there:
+
+- `Context.create_scheduler` (public) hands out a scheduler of ours, which learns what is deployed and selected, and asks
+  before each batch whether the run is to stop.
+- `Scheduler.evaluate` (public) is where a batch's exception passes first; the console learns of it only at the end.
+- `SnapshotEvaluator._audit` (private) is where SQLMesh returns each `AuditResult`; the console gets counts only, and the
+  public `audit` returns nothing at all when one of several audits cannot be evaluated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlglot import exp
+from sqlmesh.core.audit import StandaloneAudit
+from sqlmesh.core.console import Console, get_console, set_console
+from sqlmesh.core.context import Context
+from sqlmesh.core.dialect import normalize_model_name
+from sqlmesh.core.environment import Environment
+from sqlmesh.core.scheduler import Scheduler
+from sqlmesh.core.snapshot import Snapshot, SnapshotEvaluator
+from sqlmesh.utils import CompletionStatus
+from sqlmesh.utils.date import now, to_datetime, to_timestamp
+from sqlmesh.utils.errors import ConfigError, NodeAuditsErrors
+from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
+from sqlmesh_pipes_protocol.codec import timestamp
+from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Versions
+
+from sqlmesh_pipes_runner.cancel import Cancellation
+from sqlmesh_pipes_runner.errors import UsageError
+from sqlmesh_pipes_runner.failures import causes, error_info
+from sqlmesh_pipes_runner.options import RunOptions
+from sqlmesh_pipes_runner.recorder import RunRecorder, Skip, interval
+from sqlmesh_pipes_runner.secrets import secrets_in
+
+_PLAIN_NAME = re.compile(r'[\w.$"`\-]+')
+"""A model's name, as opposed to a selection expression with operators or wildcards."""
+
+
+@contextmanager
+def console_replaced(console: Console) -> Iterator[None]:
+    """SQLMesh talks to this console; the one before it is put back whatever happens."""
+    before = get_console()
+    set_console(console)
+    try:
+        yield
+    finally:
+        set_console(before)
+
+
+def load_configs(options: RunOptions) -> dict[Path, Any]:
+    """The projects' configurations, with the gateway checked.
+
+    Raises:
+        UsageError: SQLMesh refuses a configuration, or there is no such gateway.
+    """
+    from sqlmesh.core.config import load_configs as sqlmesh_load_configs
+
+    try:
+        configs: dict[Path, Any] = sqlmesh_load_configs(options.config, Context.CONFIG_TYPE, options.projects)
+    except ConfigError as error:
+        raise UsageError(f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}") from error
+    config = configs[options.projects[0].absolute()]
+    gateways = sorted(config.gateways) if isinstance(config.gateways, dict) else []
+    if options.gateway is not None and options.gateway.lower() not in gateways:
+        known = ", ".join(repr(name) for name in gateways) or "none by name"
+        raise UsageError(
+            f"There is no gateway {options.gateway!r} in the project {options.projects[0]}; it has {known}."
+        )
+    return configs
+
+
+def secrets_of(configs: Mapping[Path, Any]) -> set[str]:
+    """Values of the secret fields in all connections of the configurations."""
+    secrets: set[str] = set()
+    for config in configs.values():
+        gateways = config.gateways.values() if isinstance(config.gateways, dict) else [config.gateways]
+        for gateway in gateways:
+            for connection in (gateway.connection, gateway.state_connection, gateway.test_connection):
+                if connection is not None:
+                    secrets |= secrets_in(connection.model_dump(mode="python"))
+    return secrets
+
+
+class ReportingContext(Context):
+    """A SQLMesh context whose scheduler reports to a recorder."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        configs: dict[Path, Any],
+        recorder: RunRecorder,
+        cancellation: Cancellation,
+        versions: Versions,
+    ) -> None:
+        self._options = options
+        self._recorder = recorder
+        self._cancellation = cancellation
+        self._versions = versions
+        self.run_scheduler: ReportingScheduler | None = None
+        # As `sqlmesh run` does: with one project nothing is loaded, models come from the state.
+        super().__init__(
+            paths=[str(path) for path in options.projects],
+            config=configs,
+            gateway=options.gateway,
+            load=len(options.projects) > 1,
+        )
+
+    def create_scheduler(
+        self, snapshots: Iterable[Snapshot], snapshot_evaluator: SnapshotEvaluator
+    ) -> ReportingScheduler:
+        tap_audits(snapshot_evaluator, self._recorder)
+        self.run_scheduler = ReportingScheduler(
+            snapshots,
+            snapshot_evaluator,
+            self.state_sync,
+            default_catalog=self.default_catalog,
+            max_workers=self.concurrent_tasks,
+            console=self.console,
+            notification_target_manager=self.notification_target_manager,
+        )
+        self.run_scheduler.report_to(self._recorder, self._cancellation, self._options, self._started)
+        return self.run_scheduler
+
+    def run_reported(self) -> CompletionStatus:
+        """``sqlmesh run`` with the options of this context.
+
+        Raises:
+            UsageError: the environment has never been planned, or no model is selected.
+        """
+        options = self._options
+        environment = self.target_environment
+        if self.state_reader.get_environment(environment) is None:
+            known = ", ".join(sorted(summary.name for summary in self.state_reader.get_environments_summary()))
+            raise UsageError(
+                f"There is no environment {environment!r} in the state of gateway {self.selected_gateway!r} "
+                f"(it has {known or 'none'}): create it with `sqlmesh plan {environment}`."
+            )
+        return self.run(
+            environment,
+            start=options.start,
+            end=options.end,
+            execution_time=options.execution_time,
+            skip_janitor=options.skip_janitor,
+            ignore_cron=options.ignore_cron,
+            select_models=options.select_models,
+            no_auto_upstream=not options.auto_upstream,
+        )
+
+    @property
+    def target_environment(self) -> str:
+        name: str = Environment.sanitize_name(
+            self._options.environment or self.config.default_target_environment
+        )
+        return name
+
+    def _started(self, scheduler: ReportingScheduler, selected: Sequence[str]) -> None:
+        options = self._options
+        selection = options.exact_models if options.exact_models is not None else options.select_models
+        self._recorder.run_started(
+            RunStarted(
+                environment=self.target_environment,
+                gateway=self.selected_gateway,
+                versions=self._versions,
+                selection=selection,
+                models_deployed=len(scheduler.runnable_models()),
+                models_selected=len(selected),
+                start=options.start,
+                end=options.end,
+                execution_time=options.execution_time,
+                ignore_cron=options.ignore_cron,
+            ),
+            selected,
+        )
+
+
+class ReportingScheduler(Scheduler):
+    """SQLMesh's scheduler; says what it is given and how each batch ends."""
+
+    def report_to(
+        self,
+        recorder: RunRecorder,
+        cancellation: Cancellation,
+        options: RunOptions,
+        started: Callable[[ReportingScheduler, Sequence[str]], None],
+    ) -> None:
+        self._recorder = recorder
+        self._cancellation = cancellation
+        self._options = options
+        self._report_started = started
+
+    def run(self, environment: Any, *args: Any, **kwargs: Any) -> CompletionStatus:
+        self._cancellation.check()
+        if self._options.exact_models is not None:
+            kwargs["selected_snapshots"] = self._exact_selection(self._options.exact_models)
+        elif self._options.select_models is not None:
+            self._check_expressions(self._options.select_models, kwargs.get("selected_snapshots"))
+        self._report_started(self, self._selected_models(kwargs.get("selected_snapshots")))
+
+        environment_changed: Callable[[], bool] | None = kwargs.get("circuit_breaker")
+
+        def stop_or_restart() -> bool:
+            self._cancellation.check()
+            return environment_changed is not None and environment_changed()
+
+        kwargs["circuit_breaker"] = stop_or_restart
+        with self._cancellation.between_batches_only():
+            return super().run(environment, *args, **kwargs)
+
+    def evaluate(self, snapshot: Snapshot, start: Any, end: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().evaluate(snapshot, start, end, *args, **kwargs)
+        except Exception as error:  # reported, and raised again
+            self._recorder.batch_failed(
+                snapshot.name,
+                (to_timestamp(start), to_timestamp(end)),
+                error_info(error),
+                failed_audits(error, snapshot),
+            )
+            raise
+
+    def runnable_models(self) -> list[str]:
+        """FQNs of the deployed models, external ones left out, in topological order where SQLMesh gave one."""
+        return [s.name for s in self.snapshots.values() if s.is_model and not s.model.kind.is_external]
+
+    def blocking_failures(self, fqn: str, failed: set[str]) -> tuple[str, ...]:
+        """Those of the failed models that a model depends on, directly or not."""
+        return tuple(sorted(failed & self._upstream([fqn]) - {fqn}))
+
+    def why_not_run(self, fqn: str) -> Skip:
+        """Why SQLMesh had nothing to do for a model, read from its snapshot."""
+        snapshot = self.snapshots_by_name.get(fqn)
+        if snapshot is None:
+            return Skip(
+                reason="not_deployed",
+                detail="The model is not in the environment: deploy it with `sqlmesh plan`.",
+            )
+        kind = snapshot.model_kind_name
+        if snapshot.is_symbolic:
+            return Skip(
+                reason="not_runnable", detail=f"SQLMesh never runs a model of kind {kind.value if kind else '?'}."
+            )
+        at = to_datetime(self._options.execution_time) if self._options.execution_time else now()
+        node_end = snapshot.node.end
+        if snapshot.is_seed:
+            return Skip(reason="up_to_date", detail="The seed is loaded; it runs again when its file changes.")
+        if node_end and to_datetime(node_end) < at:
+            return Skip(reason="up_to_date", detail=f"The model ends at {node_end} and is complete.")
+        if self._options.ignore_cron or self._options.start or self._options.end:
+            return Skip(reason="up_to_date", detail="Every interval in the range asked for is done.")
+        due: datetime = snapshot.node.cron_next(at)
+        next_due = timestamp(due).replace(".000000Z", "Z")
+        return Skip(
+            reason="cron_not_due",
+            detail=f"Its cron '{snapshot.node.cron}' next elapses at {next_due}.",
+            next_due=type(timestamp(due))(next_due),
+        )
+
+    def _selected_models(self, selected: Iterable[str] | None) -> list[str]:
+        if self._options.exact_models is not None:
+            chosen = dict.fromkeys((*self._options.exact_models, *(selected or ())))
+        elif selected is not None:
+            names = set(selected)
+            chosen = dict.fromkeys(fqn for fqn in self.snapshots_by_name if fqn in names)
+        else:
+            return self.runnable_models()
+        snapshots = self.snapshots_by_name
+        return [fqn for fqn in chosen if fqn not in snapshots or not snapshots[fqn].model.kind.is_external]
+
+    def _exact_selection(self, models: Sequence[str]) -> set[str]:
+        deployed = {fqn for fqn in models if fqn in self.snapshots_by_name}
+        return self._upstream(deployed) if self._options.auto_upstream else deployed
+
+    def _upstream(self, models: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        waiting = list(models)
+        while waiting:
+            fqn = waiting.pop()
+            if fqn not in found and (snapshot := self.snapshots_by_name.get(fqn)):
+                found.add(fqn)
+                waiting.extend(parent.name for parent in snapshot.parents)
+        return found
+
+    def _check_expressions(self, expressions: Sequence[str], selected: Iterable[str] | None) -> None:
+        adapter = self.snapshot_evaluator.adapter
+        for expression in expressions:
+            if not _PLAIN_NAME.fullmatch(expression):
+                continue
+            fqn = normalize_model_name(
+                expression, default_catalog=self.default_catalog, dialect=adapter.dialect
+            )
+            if fqn not in self.snapshots_by_name:
+                names = {s.model.name: s for s in self.snapshots.values() if s.is_model}
+                close = difflib.get_close_matches(expression, names, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise UsageError(f"There is no model {expression!r} in the environment.{hint}")
+        if not selected:
+            raise UsageError(f"No model in the environment matches the selection {', '.join(expressions)}.")
+
+
+def audit_calls(node: Any) -> list[tuple[Any, AuditCall, bool]]:
+    """A model's audits in SQLMesh's order: the audit, the use of it, and whether a failure blocks.
+
+    Args:
+        node: a SQLMesh model.
+    """
+    calls = []
+    for audit, arguments in node.audits_with_args:
+        blocking = arguments.get("blocking")
+        effective = audit.blocking if blocking is None else blocking == exp.true()
+        calls.append((audit, audit_call(audit, arguments, node.dialect), effective))
+    return calls
+
+
+def audit_call(audit: Any, arguments: Mapping[str, Any], dialect: str | None) -> AuditCall:
+    """One use of an audit, its arguments as SQL."""
+    return AuditCall(
+        name=audit.name,
+        arguments={
+            key: value.sql(dialect=dialect) if isinstance(value, exp.Expr) else str(value)
+            for key, value in arguments.items()
+            if key != "blocking"  # a setting of the use, not an argument of the audit
+        },
+    )
+
+
+def failed_audits(error: BaseException, snapshot: Snapshot) -> tuple[str, ...]:
+    """Identities of the blocking audits that a batch's exception tells of."""
+    if not snapshot.is_model:
+        return ()
+    for link in causes(error):
+        if isinstance(link, NodeAuditsErrors):
+            identify = AuditIdentities(snapshot.model)
+            failed = [audit_call(_Named(e.audit_name), e.audit_args, snapshot.model.dialect) for e in link.errors]
+            return tuple(dict.fromkeys(identify.all_of(call)[0] for call in failed))
+    return ()
+
+
+@dataclass(frozen=True)
+class _Named:
+    name: str
+
+
+class AuditIdentities:
+    """Identities of one model's audits. Not thread-safe."""
+
+    def __init__(self, node: Any) -> None:
+        calls = [call for _, call, _ in audit_calls(node)]
+        self._identities: dict[tuple[str, frozenset[tuple[str, str]]], list[str]] = {}
+        for call, identity in zip(calls, audit_identities(calls), strict=True):
+            self._identities.setdefault(self._key(call), []).append(identity)
+
+    def all_of(self, call: AuditCall) -> list[str]:
+        """The identities that uses with this name and these arguments have; several only for exact repetitions."""
+        return self._identities.get(self._key(call)) or [call.name]
+
+    @staticmethod
+    def _key(call: AuditCall) -> tuple[str, frozenset[tuple[str, str]]]:
+        return call.name, frozenset(call.arguments.items())
+
+
+def tap_audits(evaluator: SnapshotEvaluator, recorder: RunRecorder) -> None:
+    """Report each audit result of this evaluator, the moment SQLMesh has it."""
+    evaluate_audit = type(evaluator)._audit.__get__(evaluator)  # the class's own: tapping twice reports once
+    local = threading.local()
+
+    def reporting_audit(
+        *, audit: Any, audit_args: dict[Any, Any], snapshot: Snapshot, **kwargs: Any
+    ) -> Any:
+        node = snapshot.node
+        call = audit_call(audit, audit_args, getattr(node, "dialect", None))
+        result = evaluate_audit(audit=audit, audit_args=audit_args, snapshot=snapshot, **kwargs)
+        span = _span(kwargs.get("start"), kwargs.get("end"))
+        if isinstance(node, StandaloneAudit):
+            identity, targets = call.name, tuple(sorted(node.depends_on))
+        else:
+            # An exact repetition of an audit on one interval is the next of its identities.
+            batch = (snapshot.name, span)
+            if getattr(local, "batch", None) != batch:
+                local.batch, local.seen = batch, Counter()
+                local.identities = AuditIdentities(node)
+            candidates = local.identities.all_of(call)
+            identity, targets = candidates[local.seen[candidates[0]] % len(candidates)], ()
+            local.seen[candidates[0]] += 1
+        dialect = evaluator.get_adapter(snapshot.model_gateway).dialect
+        recorder.audit_evaluated(
+            AuditEvaluated(
+                model=snapshot.name,
+                audit=identity,
+                name=call.name,
+                arguments=call.arguments,
+                blocking=result.blocking,
+                skipped=result.skipped,
+                passed=not result.skipped and not result.count,
+                failing_rows=None if result.skipped else result.count,
+                query=result.query.sql(dialect=dialect, pretty=True) if result.query else None,
+                dialect=dialect or None,
+                interval=interval(span) if span else None,
+                standalone=isinstance(node, StandaloneAudit),
+                targets=targets,
+            )
+        )
+        return result
+
+    evaluator._audit = reporting_audit  # type: ignore[method-assign]  # on this instance alone
+
+
+def _span(start: Any, end: Any) -> tuple[int, int] | None:
+    return (to_timestamp(start), to_timestamp(end)) if start is not None and end is not None else None

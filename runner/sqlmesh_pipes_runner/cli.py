@@ -1,0 +1,234 @@
+"""The command line: ``sqlmesh-runner``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+from sqlmesh_pipes_protocol import PROTOCOL_VERSION, ProtocolError, RunRequest, event_schema, manifest_schema
+
+from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError
+from sqlmesh_pipes_runner.progress import Progress, Verbosity
+
+if TYPE_CHECKING:
+    from dagster_pipes import PipesContext
+
+    from sqlmesh_pipes_runner.writer import EventWriter, Sink
+
+_PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
+
+_project = click.option(
+    "--project",
+    "-p",
+    "projects",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A SQLMesh project's directory; several for a multi-repository project. Default: the current one.",
+)
+_gateway = click.option("--gateway", metavar="NAME", help="A gateway of the project. Default: the project's.")
+_config = click.option("--config", metavar="NAME", help="A config object in config.py. Default: config.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    version("dagster-sqlmesh-pipes"), message=f"sqlmesh-runner %(version)s, protocol {PROTOCOL_VERSION}"
+)
+def main() -> None:
+    """Run what is deployed in a SQLMesh environment, and tell exactly what happened to each model."""
+
+
+@main.command()
+@click.argument("environment", required=False)
+@_project
+@_gateway
+@_config
+@click.option(
+    "--select-model",
+    "select_models",
+    multiple=True,
+    metavar="EXPRESSION",
+    help="Models to run, in SQLMesh's selection syntax. May be given several times.",
+)
+@click.option("--no-auto-upstream", is_flag=True, help="Do not also run what the selected models read.")
+@click.option("--ignore-cron", is_flag=True, help="Run all missing intervals, whether a cron has elapsed or not.")
+@click.option("--start", metavar="TIME", help="Start of the interval to run.")
+@click.option("--end", metavar="TIME", help="End of the interval to run.")
+@click.option("--execution-time", metavar="TIME", help="What counts as now. Default: now.")
+@click.option("--skip-janitor", is_flag=True, help="Do not clean up expired environments and snapshots.")
+@click.option(
+    "--events",
+    metavar="PATH|-",
+    help="Write events as JSON lines to a file, which is appended to, or to standard output.",
+)
+@click.option(
+    "--grace-period",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long batches that run may go on after SIGTERM or SIGINT.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Show batches, all audits, and what SQLMesh says.")
+@click.option("--quiet", "-q", is_flag=True, help="Show failures and the summary only.")
+def run(
+    environment: str | None,
+    projects: tuple[Path, ...],
+    select_models: tuple[str, ...],
+    no_auto_upstream: bool,
+    events: str | None,
+    grace_period: float,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Evaluate what is due in ENVIRONMENT (default: the project's), as `sqlmesh run` does.
+
+    \b
+    Exit status: 0 success, or nothing to do
+                 1 a model or a blocking audit failed
+                 2 usage or configuration: no such project, environment, gateway, model
+                 3 infrastructure: state or warehouse out of reach, or locked
+               130 interrupted
+    Started by Dagster, the process exits 0 when it has reported its outcome.
+    """
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other.")
+    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
+    projects = projects or (Path(),)
+    early_error: Exception | None = None
+    request: RunRequest | None = None
+    pipes: PipesContext | None = None
+    try:
+        if all(name in os.environ for name in _PIPES_VARIABLES):
+            if events is not None:
+                raise click.UsageError("--events does not go with Dagster Pipes, which takes the events.")
+            pipes = _open_pipes()
+            try:
+                request = RunRequest.from_extras(pipes.extras)
+            except ProtocolError as error:
+                early_error = error
+            sink = _pipes_sink(pipes)
+        else:
+            sink = _event_sink(events)
+    except RunnerError as error:
+        raise click.UsageError(str(error)) from error
+
+    from sqlmesh_pipes_runner.options import RunOptions
+    from sqlmesh_pipes_runner.run import Run
+    from sqlmesh_pipes_runner.writer import EventWriter
+
+    exact = request.models if request else None
+    writer: EventWriter = EventWriter(
+        request.run_id if request else str(uuid.uuid4()), sink, on_broken=lambda error: lost(error)
+    )
+    the_run = Run(
+        RunOptions(
+            projects=projects,
+            environment=environment,
+            select_models=select_models or None,
+            exact_models=exact,
+            auto_upstream=request.include_upstream if exact is not None and request else not no_auto_upstream,
+            **options,
+        ),
+        writer,
+        Progress(verbosity),
+        grace_seconds=grace_period,
+    )
+
+    def lost(error: OSError) -> None:
+        click.echo(f"Events can no longer be written: {error.strerror}.", err=True)
+        if pipes is not None:
+            the_run.cancellation.request("Dagster no longer listens")
+
+    exit_code = the_run.execute(early_error)
+    if pipes is not None:
+        try:
+            pipes.close()
+            exit_code = EXIT_OK
+        except OSError as error:
+            click.echo(f"Dagster does not know how the run ended: {error.strerror}.", err=True)
+    sys.exit(exit_code)
+
+
+@main.command()
+@_project
+@_gateway
+@_config
+@click.option(
+    "--output",
+    "-o",
+    metavar="PATH|-",
+    help="Where to write it. Default: sqlmesh_manifest.json in the project's directory.",
+)
+def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None, output: str | None) -> None:
+    """Write what Dagster needs to know of the project: models, audits, dependencies, columns."""
+    from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
+
+    from sqlmesh_pipes_runner.options import RunOptions
+    from sqlmesh_pipes_runner.failures import error_info, exit_code_of
+    from sqlmesh_pipes_runner.run import check_project
+
+    projects = projects or (Path(),)
+    try:
+        for project in projects:
+            check_project(project)
+        from sqlmesh_pipes_runner.manifest import build_manifest
+
+        built = build_manifest(RunOptions(projects=projects, gateway=gateway, config=config))
+        if output == "-":
+            sys.stdout.buffer.write(dump_manifest(built))
+            return
+        path = Path(output) if output else projects[0] / DEFAULT_MANIFEST_NAME
+        write_manifest(built, path)
+    except RunnerError as error:
+        raise click.UsageError(str(error)) from error
+    except Exception as error:  # the boundary of the process: one sentence, and the exit status
+        info = error_info(error)
+        click.echo(f"Error: the manifest cannot be made: {info.message}", err=True)
+        sys.exit(exit_code_of(info.category))
+    click.echo(f"{path}: {len(built.models)} models, {len(built.external_models)} external.", err=True)
+
+
+@main.command()
+@click.argument("subject", type=click.Choice(["events", "manifest"]), default="events")
+def schema(subject: str) -> None:
+    """Print the JSON Schema of a line of the event stream, or of the manifest."""
+    declared = event_schema() if subject == "events" else manifest_schema()
+    sys.stdout.buffer.write(orjson.dumps(declared, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _open_pipes() -> PipesContext:
+    from dagster_pipes import open_dagster_pipes
+
+    from sqlmesh_pipes_runner.writer import LineMessageWriter
+
+    try:
+        return open_dagster_pipes(message_writer=LineMessageWriter())
+    finally:
+        for name in _PIPES_VARIABLES:  # not for the processes that a model starts
+            os.environ.pop(name, None)
+
+
+def _pipes_sink(pipes: PipesContext) -> Sink:
+    from sqlmesh_pipes_runner.writer import PipesSink
+
+    return PipesSink(pipes)
+
+
+def _event_sink(events: str | None) -> Sink | None:
+    from sqlmesh_pipes_runner.writer import DescriptorSink, claim_stream, open_append
+
+    if events is None:
+        return None
+    return DescriptorSink(claim_stream(1) if events == "-" else open_append(Path(events)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""What stops a run before or beside its models, with the exit status that says so."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INFRASTRUCTURE = 3
+EXIT_INTERRUPTED = 130
+
+
+class RunnerError(Exception):
+    """Base of the runner's own errors; the message is for the user, whole and by itself."""
+
+
+class UsageError(RunnerError):
+    """What the user asked for does not exist, or cannot be asked for. Exit status 2."""
+
+
+class RunInterruptedError(RunnerError):
+    """The run was told to stop; raised where SQLMesh is between batches, or before it has any."""

@@ -1,0 +1,34 @@
+"""What a run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What to run; the fields mirror the options of ``sqlmesh run``.
+
+    Attributes:
+        projects: directories of SQLMesh projects.
+        environment: None for the project's default.
+        gateway: None for the project's default.
+        config: name of a config object in config.py; None for ``config``.
+        select_models: SQLMesh's selection expressions; None for all.
+        exact_models: FQNs, instead of expressions.
+        auto_upstream: run what the selected models read as well.
+    """
+
+    projects: tuple[Path, ...]
+    environment: str | None = None
+    gateway: str | None = None
+    config: str | None = None
+    select_models: tuple[str, ...] | None = None
+    exact_models: tuple[str, ...] | None = None
+    auto_upstream: bool = True
+    ignore_cron: bool = False
+    start: str | None = None
+    end: str | None = None
+    execution_time: str | None = None
+    skip_janitor: bool = False

@@ -1,0 +1,202 @@
+"""What people read on stderr while a run goes on: one line for what matters, and a closing summary."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from enum import IntEnum
+from typing import TextIO
+
+from sqlmesh_pipes_protocol.events import (
+    AuditEvaluated,
+    BatchFinished,
+    EvaluationStarted,
+    Event,
+    Heartbeat,
+    Log,
+    ModelExecuted,
+    ModelFailed,
+    ModelSkipped,
+    ModelStarted,
+    RunFinished,
+    RunStarted,
+)
+
+
+class Verbosity(IntEnum):
+    QUIET = -1
+    """Failures and the summary."""
+    NORMAL = 0
+    """Models, failing audits and warnings as well."""
+    VERBOSE = 1
+    """Batches, audits that pass, heartbeats and what SQLMesh says as well."""
+
+
+class Progress:
+    """Prints events as lines. Not thread-safe: the recorder calls it one event at a time."""
+
+    def __init__(
+        self,
+        verbosity: Verbosity,
+        *,
+        stream: TextIO | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+    ) -> None:
+        self._verbosity = verbosity
+        self._stream = stream
+        self._now = now
+        self._due = 0
+        self._over = 0
+        self._audits: dict[str, Counter[str]] = {}
+        self._slowest: list[tuple[int, str]] = []
+        self._failures: list[ModelFailed] = []
+        self._skips: Counter[str] = Counter()
+
+    def show(self, event: Event) -> None:
+        """Print what the event tells a person, if anything."""
+        match event:
+            case RunStarted():
+                self._show_start(event)
+            case EvaluationStarted():
+                due = [batches for batches in event.batches if batches.intervals]
+                self._due = self._over + len(due)
+                if event.attempt > 1:
+                    self._line("The environment changed: SQLMesh starts the evaluation again.")
+                total = sum(len(batches.intervals) for batches in due)
+                self._line(f"{_n(len(due), 'model')} due, {_n(total, 'batch', 'batches')}.")
+            case ModelStarted():
+                self._line(f"{self._place(1)} started   {event.model}")
+            case BatchFinished():
+                if event.total > 1:
+                    self._line(
+                        f"{'':10} batch {event.index + 1}/{event.total} of {event.model}, "
+                        f"{_span(event.interval.start, event.interval.end)}, {_seconds(event.duration_ms)}",
+                        Verbosity.VERBOSE,
+                    )
+            case AuditEvaluated():
+                self._show_audit(event)
+            case ModelExecuted():
+                self._over += 1
+                self._slowest.append((event.duration_ms, event.model))
+                rows = "" if event.rows is None else f", {_n(event.rows, 'row')}"
+                batches = f", {event.batches} batches" if event.batches > 1 else ""
+                self._line(
+                    f"{self._place()} executed  {event.model} in {_seconds(event.duration_ms)}"
+                    f"{batches}{rows}{self._audit_counts(event.model)}"
+                )
+            case ModelFailed():
+                self._over += 1
+                self._failures.append(event)
+                self._line(
+                    f"{self._place()} FAILED    {event.model}: {_first_line(event.error.message)}",
+                    Verbosity.QUIET,
+                )
+            case ModelSkipped():
+                self._skips[event.reason] += 1
+                if event.reason in ("upstream_failed", "signal_not_ready", "interrupted", "not_deployed"):
+                    self._line(f"{'':10} skipped   {event.model}: {event.detail}")
+                else:
+                    self._line(f"{'':10} skipped   {event.model}: {event.detail}", Verbosity.VERBOSE)
+            case Log():
+                needed = Verbosity.NORMAL if event.level in ("warning", "error") else Verbosity.VERBOSE
+                self._line(f"{event.level.upper()} {event.message}", needed)
+            case Heartbeat():
+                for model in event.models:
+                    self._line(
+                        f"{'':10} running   {model.model} since {_seconds(model.elapsed_ms)}",
+                        Verbosity.VERBOSE,
+                    )
+            case RunFinished():
+                self._show_end(event)
+
+    def _show_start(self, event: RunStarted) -> None:
+        gateway = f" on gateway {event.gateway!r}" if event.gateway else ""
+        self._line(
+            f"SQLMesh {event.versions.sqlmesh} runs environment {event.environment!r}{gateway}: "
+            f"{event.models_selected} of {_n(event.models_deployed, 'model')} selected."
+        )
+
+    def _show_audit(self, event: AuditEvaluated) -> None:
+        counts = self._audits.setdefault(event.model, Counter())
+        if event.skipped:
+            counts["skipped"] += 1
+        elif event.passed:
+            counts["passed"] += 1
+            self._line(f"{'':10} audit     {event.audit} of {event.model} passed", Verbosity.VERBOSE)
+        else:
+            counts["failed"] += 1
+            severity = "blocking" if event.blocking else "not blocking"
+            self._line(
+                f"{'':10} AUDIT     {event.audit} of {event.model} failed: "
+                f"{_n(event.failing_rows or 0, 'row')}, {severity}"
+            )
+
+    def _show_end(self, event: RunFinished) -> None:
+        counts = event.counts
+        audits = counts.audits_passed + counts.audits_failed
+        self._line(
+            f"{_ENDINGS[event.status]} in {_seconds(event.duration_ms)}: {counts.executed} executed, "
+            f"{counts.skipped} skipped, {counts.failed} failed; {audits} audits, {counts.audits_failed} failed.",
+            Verbosity.QUIET,
+        )
+        if event.error is not None:
+            self._line(event.error.message, Verbosity.QUIET)
+        for failure in self._failures:
+            error = failure.error
+            self._line(
+                f"  failed  {failure.model}: [{error.category}] {_first_line(error.message)}", Verbosity.QUIET
+            )
+        for reason, number in sorted(self._skips.items()):
+            self._line(f"  skipped {_n(number, 'model')}: {reason.replace('_', ' ')}")
+        slowest = sorted(self._slowest, reverse=True)[:3]
+        if len(self._slowest) > 1:
+            listed = ", ".join(f"{model} {_seconds(ms)}" for ms, model in slowest)
+            self._line(f"  slowest {listed}")
+
+    def _place(self, ahead: int = 0) -> str:
+        return f"[{min(self._over + ahead, max(self._due, 1)):>3}/{self._due}]".ljust(10)
+
+    def _audit_counts(self, model: str) -> str:
+        counts = self._audits.get(model)
+        if not counts:
+            return ""
+        return "; audits: " + ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+
+    def _line(self, text: str, needed: Verbosity = Verbosity.NORMAL) -> None:
+        if self._verbosity < needed:
+            return
+        try:
+            print(f"{self._now():%H:%M:%S} {text}", file=self._stream or sys.stderr, flush=True)
+        except OSError:
+            self._verbosity = Verbosity(min(self._verbosity, Verbosity.QUIET))  # nobody reads: say less
+
+
+_ENDINGS = {
+    "success": "Finished",
+    "nothing_to_do": "Nothing to do",
+    "failed": "FAILED",
+    "interrupted": "INTERRUPTED",
+    "error": "ERROR",
+}
+
+
+def _n(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _seconds(ms: int) -> str:
+    if ms < 60_000:
+        return f"{ms / 1000:.1f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _span(start: str, end: str) -> str:
+    return f"{start.removesuffix('T00:00:00Z')} to {end.removesuffix('T00:00:00Z')}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:300]

@@ -1,0 +1,393 @@
+"""What happened to each model: turns what SQLMesh does into events, exactly one terminal event a model.
+
+Knows nothing of SQLMesh: models are FQNs, intervals are pairs of milliseconds since the epoch, start included and end
+excluded. Thread-safe: SQLMesh evaluates in threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+
+from sqlmesh_pipes_protocol.codec import timestamp
+from sqlmesh_pipes_protocol.events import (
+    AuditEvaluated,
+    AuditOutcome,
+    BatchFinished,
+    Counts,
+    ErrorInfo,
+    EvaluationStarted,
+    Event,
+    Heartbeat,
+    Interval,
+    Log,
+    LogLevel,
+    ModelBatches,
+    ModelExecuted,
+    ModelFailed,
+    ModelInFlight,
+    ModelOutcome,
+    ModelSkipped,
+    ModelStarted,
+    RunFinished,
+    RunStarted,
+    RunStatus,
+    SkipReason,
+    Timestamp,
+)
+
+Span = tuple[int, int]
+"""An interval in milliseconds since the epoch, end excluded."""
+
+
+def moment(epoch_ms: int) -> Timestamp:
+    """Milliseconds since the epoch as the protocol writes a time."""
+    text = timestamp(datetime.fromtimestamp(epoch_ms / 1000, timezone.utc))
+    return Timestamp(text.replace(".000000Z", "Z"))
+
+
+def interval(span: Span) -> Interval:
+    return Interval(start=moment(span[0]), end=moment(span[1]))
+
+
+def merged(spans: Iterable[Span]) -> tuple[Interval, ...]:
+    """The spans as few intervals as possible, in order of time."""
+    result: list[Span] = []
+    for start, end in sorted(spans):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return tuple(map(interval, result))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip:
+    """Why a model was not run."""
+
+    reason: SkipReason
+    detail: str
+    blocked_by: tuple[str, ...] = ()
+    next_due: Timestamp | None = None
+
+
+@dataclass(kw_only=True)
+class _Failure:
+    error: ErrorInfo
+    span: Span | None
+    audits: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class _ModelState:
+    outstanding: int = 0
+    running: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    done: list[Span] = field(default_factory=list)
+    rows: int | None = None
+    bytes: int | None = None
+    failures: list[_Failure] = field(default_factory=list)
+    audits: dict[str, AuditOutcome] = field(default_factory=dict)
+    outcome: ModelOutcome | None = None
+
+    @property
+    def duration_ms(self) -> int | None:
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return round((self.ended_at - self.started_at) * 1000)
+
+
+class RunRecorder:
+    """Follows one run from its start to its end.
+
+    Args:
+        emit: takes each event, in order; called with the recorder's lock held.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, emit: Callable[[Event], object], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._emit = emit
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._began = clock()
+        self._started = False
+        self._finished = False
+        self._attempt = 0
+        self._selected: dict[str, None] = {}
+        self._models: dict[str, _ModelState] = {}
+
+    @property
+    def failed_models(self) -> set[str]:
+        with self._lock:
+            return {fqn for fqn, state in self._models.items() if state.failures}
+
+    def run_started(self, event: RunStarted, selected: Iterable[str]) -> None:
+        """The run begins, or begins again after the environment changed: later calls only widen the selection."""
+        with self._lock:
+            self._selected.update(dict.fromkeys(selected))
+            if not self._started:
+                self._started = True
+                self._send(event)
+
+    def evaluation_started(self, batches: Mapping[str, Sequence[Span]]) -> None:
+        """All that is due, per model; again if SQLMesh restarts the run."""
+        with self._lock:
+            self._attempt += 1
+            for fqn, spans in batches.items():
+                state = self._state(fqn)
+                state.outstanding = len(spans)
+                if state.outcome is None:
+                    state.failures.clear()  # of an evaluation that SQLMesh has given up
+            self._send(
+                EvaluationStarted(
+                    attempt=self._attempt,
+                    batches=tuple(
+                        ModelBatches(model=fqn, intervals=tuple(map(interval, spans)))
+                        for fqn, spans in batches.items()
+                    ),
+                )
+            )
+
+    def batch_started(self, fqn: str) -> None:
+        with self._lock:
+            state = self._state(fqn)
+            state.running += 1
+            if state.started_at is None:
+                state.started_at = self._clock()
+                self._send(ModelStarted(model=fqn, batches=state.outstanding))
+
+    def audit_evaluated(self, event: AuditEvaluated) -> None:
+        with self._lock:
+            audits = self._state(event.model).audits
+            outcome = AuditOutcome(
+                audit=event.audit,
+                skipped=event.skipped,
+                passed=event.passed,
+                blocking=event.blocking,
+                failing_rows=event.failing_rows,
+            )
+            earlier = audits.get(event.audit)
+            if earlier is not None and not earlier.skipped and not earlier.passed:
+                rows = (earlier.failing_rows or 0) + (event.failing_rows or 0)
+                outcome = replace(earlier, failing_rows=rows)
+            audits[event.audit] = outcome
+            self._send(event)
+
+    def batch_finished(
+        self,
+        fqn: str,
+        span: Span,
+        index: int,
+        total: int,
+        duration_ms: int,
+        rows: int | None,
+        bytes_: int | None,
+    ) -> None:
+        """SQLMesh has recorded the interval."""
+        with self._lock:
+            state = self._state(fqn)
+            state.done.append(span)
+            state.rows = _added(state.rows, rows)
+            state.bytes = _added(state.bytes, bytes_)
+            self._send(
+                BatchFinished(
+                    model=fqn,
+                    interval=interval(span),
+                    index=index,
+                    total=total,
+                    duration_ms=duration_ms,
+                    rows=rows,
+                    bytes=bytes_,
+                )
+            )
+            self._batch_ended(fqn, state)
+
+    def batch_failed(self, fqn: str, span: Span | None, error: ErrorInfo, audits: tuple[str, ...] = ()) -> None:
+        """A batch raised. The terminal event follows when no other batch of the model is to come."""
+        with self._lock:
+            state = self._state(fqn)
+            state.failures.append(_Failure(error=error, span=span, audits=audits))
+
+    def batch_ended(self, fqn: str) -> None:
+        """A batch is over that did not finish."""
+        with self._lock:
+            self._batch_ended(fqn, self._state(fqn))
+
+    def settle(self, fqns: Iterable[str]) -> None:
+        """No further batch of these models comes: those that failed are told now."""
+        with self._lock:
+            for fqn in fqns:
+                state = self._state(fqn)
+                if state.failures:
+                    self._fail(fqn, state)
+
+    def skipped(self, fqn: str, skip: Skip) -> None:
+        """SQLMesh did not run the model. A model that has its outcome keeps it."""
+        with self._lock:
+            state = self._state(fqn)
+            if state.outcome is not None:
+                return
+            self._conclude(
+                fqn,
+                ModelOutcome(
+                    model=fqn,
+                    status="skipped",
+                    reason=skip.reason,
+                    intervals=merged(state.done),
+                    audits=tuple(state.audits.values()),
+                ),
+                ModelSkipped(
+                    model=fqn,
+                    reason=skip.reason,
+                    detail=skip.detail,
+                    blocked_by=skip.blocked_by,
+                    next_due=skip.next_due,
+                ),
+            )
+
+    def log(self, level: LogLevel, logger: str, message: str) -> None:
+        with self._lock:
+            self._send(Log(level=level, logger=logger, message=message))
+
+    def heartbeat(self) -> None:
+        with self._lock:
+            now = self._clock()
+            in_flight = tuple(
+                ModelInFlight(model=fqn, elapsed_ms=round((now - state.started_at) * 1000))
+                for fqn, state in self._models.items()
+                if state.running and state.started_at is not None
+            )
+            self._send(Heartbeat(models=in_flight))
+
+    def pending(self) -> list[str]:
+        """Selected models without an outcome."""
+        with self._lock:
+            return [fqn for fqn in self._selected if self._state(fqn).outcome is None]
+
+    def started(self, fqn: str) -> bool:
+        with self._lock:
+            return self._state(fqn).started_at is not None
+
+    def finish(
+        self,
+        status: RunStatus | None,
+        exit_code: int,
+        *,
+        why_pending: Callable[[str], Skip],
+        error: ErrorInfo | None = None,
+        next_seq: Callable[[], int],
+    ) -> RunFinished:
+        """End the run: an outcome for whoever has none, then the run's last event. Everything later is ignored.
+
+        Args:
+            status: None for failed where a model failed, success where one ran, nothing_to_do otherwise.
+            exit_code: of the process when it runs alone; for None as ``status`` the code of a run without failure.
+            why_pending: tells for a model without an outcome why it did not run.
+            error: why there was no run, or why it broke off.
+            next_seq: the seq that the last event will get.
+        """
+        with self._lock:
+            self.settle(fqn for fqn, state in self._models.items() if state.outcome is None)
+            for fqn in self.pending():
+                self.skipped(fqn, why_pending(fqn))
+            digest = tuple(outcome for state in self._models.values() if (outcome := state.outcome))
+            counts = self._counts(digest)
+            if status is None:
+                status = "failed" if counts.failed else "success" if counts.executed else "nothing_to_do"
+                exit_code = 1 if counts.failed else exit_code
+            event = RunFinished(
+                status=status,
+                exit_code=exit_code,
+                counts=counts,
+                duration_ms=round((self._clock() - self._began) * 1000),
+                last_seq=next_seq(),
+                digest=digest,
+                error=error,
+            )
+            self._send(event)
+            self._finished = True
+            return event
+
+    def _send(self, event: Event) -> None:
+        if not self._finished:
+            self._emit(event)
+
+    def _state(self, fqn: str) -> _ModelState:
+        return self._models.setdefault(fqn, _ModelState())
+
+    def _batch_ended(self, fqn: str, state: _ModelState) -> None:
+        state.running = max(0, state.running - 1)
+        state.outstanding -= 1
+        state.ended_at = self._clock()
+        if state.outstanding > 0:
+            return
+        if state.failures:
+            self._fail(fqn, state)
+        elif state.done and state.outcome is None:
+            intervals = merged(state.done)
+            self._conclude(
+                fqn,
+                ModelOutcome(
+                    model=fqn, status="executed", intervals=intervals, audits=tuple(state.audits.values())
+                ),
+                ModelExecuted(
+                    model=fqn,
+                    intervals=intervals,
+                    batches=len(state.done),
+                    duration_ms=state.duration_ms or 0,
+                    rows=state.rows,
+                    bytes=state.bytes,
+                ),
+            )
+
+    def _fail(self, fqn: str, state: _ModelState) -> None:
+        if state.outcome is not None:
+            return
+        # The run's first failure is the one to show; the audits of all of them failed.
+        first = state.failures[0]
+        intervals = merged(state.done)
+        self._conclude(
+            fqn,
+            ModelOutcome(
+                model=fqn,
+                status="failed",
+                intervals=intervals,
+                audits=tuple(state.audits.values()),
+                error=replace(first.error, traceback=None),
+            ),
+            ModelFailed(
+                model=fqn,
+                error=first.error,
+                interval=interval(first.span) if first.span else None,
+                failed_audits=tuple(
+                    dict.fromkeys(audit for failure in state.failures for audit in failure.audits)
+                ),
+                intervals=intervals,
+                batches=len(state.done),
+                duration_ms=state.duration_ms,
+            ),
+        )
+
+    def _conclude(self, fqn: str, outcome: ModelOutcome, event: Event) -> None:
+        self._state(fqn).outcome = outcome
+        self._send(event)
+
+    def _counts(self, digest: Collection[ModelOutcome]) -> Counts:
+        audits = [audit for outcome in digest for audit in outcome.audits]
+        return Counts(
+            selected=len(digest),
+            executed=sum(outcome.status == "executed" for outcome in digest),
+            failed=sum(outcome.status == "failed" for outcome in digest),
+            skipped=sum(outcome.status == "skipped" for outcome in digest),
+            audits_passed=sum(audit.passed for audit in audits),
+            audits_failed=sum(not audit.passed and not audit.skipped for audit in audits),
+            audits_skipped=sum(audit.skipped for audit in audits),
+        )
+
+
+def _added(total: int | None, value: int | None) -> int | None:
+    return total if value is None else value if total is None else total + value

@@ -1,0 +1,87 @@
+"""No secret leaves the runner: masking of what is sent and what is printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+MASK = "***"
+
+_SECRET_FIELD = re.compile(r"pass(word|wd|phrase)?$|secret|token|private_key$|(api|access|account)_?key|credential", re.I)
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']*:[^/\s@\"']+@")
+_MIN_LENGTH = 4
+"""A shorter value occurs by chance in every text; masking it would hide nothing and garble everything."""
+
+FREE_TEXT_FIELDS = frozenset({"message", "traceback", "query", "detail", "arguments"})
+"""The fields of events that hold text from outside. Names of models and the like are not touched: a password such as
+``postgres`` would otherwise take the catalog of that name along."""
+
+T = TypeVar("T")
+
+
+class Masker:
+    """Replaces secrets in text and in events. Immutable once made; thread-safe."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # Longest first: a secret that contains another must not be torn.
+        self._secrets = sorted({s for s in secrets if len(s) >= _MIN_LENGTH}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """The text without secrets and without credentials in URLs."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, MASK)
+        return _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text) if "://" in text else text
+
+    def event(self, event: T) -> T:
+        """The event, with its free texts masked; the same object where there is nothing to mask."""
+        changes = {}
+        for field in fields(event):  # type: ignore[arg-type]  # T is a dataclass
+            value = getattr(event, field.name)
+            masked = self._value(value, free=field.name in FREE_TEXT_FIELDS)
+            if masked is not value:
+                changes[field.name] = masked
+        return replace(event, **changes) if changes else event  # type: ignore[type-var]  # T is a dataclass
+
+    def _value(self, value: Any, *, free: bool) -> Any:
+        if isinstance(value, str):
+            return self._same_or(value, self.text(value)) if free else value
+        if isinstance(value, dict):
+            masked = {key: self._value(item, free=free) for key, item in value.items()}
+            return masked if masked != value else value
+        if isinstance(value, tuple):
+            items = tuple(self._value(item, free=free) for item in value)
+            return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+        if is_dataclass(value) and not isinstance(value, type):
+            return self.event(value)
+        return value
+
+    @staticmethod
+    def _same_or(value: str, masked: str) -> str:
+        return value if masked == value else masked
+
+
+def secrets_in(settings: object) -> set[str]:
+    """Values of a connection's secret fields.
+
+    Args:
+        settings: nested mappings and lists of plain values, as a configuration is dumped.
+    """
+    found: set[str] = set()
+    _collect(settings, secret=False, found=found)
+    return found
+
+
+def _collect(value: object, *, secret: bool, found: set[str]) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _collect(item, secret=secret or bool(_SECRET_FIELD.search(str(key))), found=found)
+    elif isinstance(value, (list, tuple, set)):
+        for item in value:
+            _collect(item, secret=secret, found=found)
+    elif hasattr(value, "get_secret_value"):
+        _collect(value.get_secret_value(), secret=True, found=found)
+    elif secret and isinstance(value, (str, bytes)):
+        found.add(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)

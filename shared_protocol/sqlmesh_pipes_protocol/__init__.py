@@ -1,0 +1,41 @@
+"""The protocol between a SQLMesh runner and its readers: typed events, their lines, and the project's manifest."""
+
+from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
+from sqlmesh_pipes_protocol.codec import Envelope, decode, encode, from_wire
+from sqlmesh_pipes_protocol.errors import (
+    DecodeError,
+    EventTooLargeError,
+    ManifestError,
+    ProtocolError,
+    VersionMismatchError,
+)
+from sqlmesh_pipes_protocol.framing import EventStream, LineSplitter, frame, parse_line
+from sqlmesh_pipes_protocol.manifest import Manifest, load_manifest, write_manifest
+from sqlmesh_pipes_protocol.request import RunRequest
+from sqlmesh_pipes_protocol.schema import event_schema, manifest_schema
+from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "AuditCall",
+    "DecodeError",
+    "Envelope",
+    "EventStream",
+    "EventTooLargeError",
+    "LineSplitter",
+    "Manifest",
+    "ManifestError",
+    "ProtocolError",
+    "RunRequest",
+    "VersionMismatchError",
+    "audit_identities",
+    "decode",
+    "encode",
+    "event_schema",
+    "frame",
+    "from_wire",
+    "load_manifest",
+    "manifest_schema",
+    "parse_line",
+    "write_manifest",
+]

@@ -1,0 +1,133 @@
+"""One event, one JSON object: encoding with orjson, decoding with validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, get_args
+
+import orjson
+
+from sqlmesh_pipes_protocol import shapes
+from sqlmesh_pipes_protocol.errors import DecodeError
+from sqlmesh_pipes_protocol.events import Event, Timestamp, UnknownEvent
+from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION, check_version
+
+EVENT_TYPES: Mapping[str, type[Event]] = {event.kind: event for event in get_args(Event)}
+"""Each kind of event and its class, derived from the union `Event`."""
+
+ENVELOPE_KEYS = frozenset({"kind", "v", "run_id", "seq", "at"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """An event with its place in the run.
+
+    Attributes:
+        run_id: names the run; lines of another run in the same stream are foreign.
+        seq: 0, 1, 2 … within the run, without gaps.
+        at: when the event was written.
+        event: the event itself, `UnknownEvent` for a kind of a later minor version.
+        v: the protocol version of the writer.
+    """
+
+    run_id: str
+    seq: int
+    at: Timestamp
+    event: Event | UnknownEvent
+    v: str = PROTOCOL_VERSION
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """An aware datetime as the protocol writes it, in UTC with microseconds."""
+    return Timestamp(
+        moment.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )
+
+
+def header(kind: str, run_id: str, seq: int, at: Timestamp, v: str = PROTOCOL_VERSION) -> bytes:
+    """The envelope's keys as the beginning of a JSON object, up to and with the comma."""
+    return b'{"kind":"%b","v":"%b","run_id":%b,"seq":%d,"at":"%b",' % (
+        kind.encode(),
+        v.encode(),
+        _dumps(run_id),
+        seq,
+        at.encode(),
+    )
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The event as one JSON object without a line break.
+
+    Strings that are no Unicode (lone surrogates, as in undecodable file names) are sent with replacement characters:
+    an event is never lost for a character.
+    """
+    event = envelope.event
+    if isinstance(event, UnknownEvent):
+        head = header(event.kind, envelope.run_id, envelope.seq, envelope.at, envelope.v)
+        body = _dumps(event.fields)
+    else:
+        head = header(event.kind, envelope.run_id, envelope.seq, envelope.at, envelope.v)
+        body = _dumps(event)
+    return head[:-1] + b"}" if body == b"{}" else head + body[1:]
+
+
+def decode(line: bytes | str) -> Envelope:
+    """The event that a line holds.
+
+    Raises:
+        DecodeError: the line is no JSON object, or the event has not the declared shape.
+        VersionMismatchError: the line is of another protocol major.
+    """
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError("$", "a JSON object", f"{line[:40]!r} ({error})") from None
+    return from_wire(value)
+
+
+def from_wire(value: object) -> Envelope:
+    """The event in an object that a JSON parser returned; raises as `decode` does."""
+    if not isinstance(value, dict):
+        raise DecodeError("$", "a JSON object", repr(value)[:80])
+    check_version(value.get("v"))
+    kind = value.get("kind")
+    if type(kind) is not str:
+        raise DecodeError("$.kind", "a string", repr(kind)[:80])
+    seq = value.get("seq")
+    if type(seq) is not int or seq < 0:
+        raise DecodeError("$.seq", "an integer from 0", repr(seq)[:80])
+    run_id = value.get("run_id")
+    if type(run_id) is not str:
+        raise DecodeError("$.run_id", "a string", repr(run_id)[:80])
+    at = shapes.read(Timestamp, value.get("at"), "$.at")  # type: ignore[arg-type]  # a NewType reads like a type
+    event_type = EVENT_TYPES.get(kind)
+    event: Event | UnknownEvent
+    if event_type is None:
+        fields = {key: item for key, item in value.items() if key not in ENVELOPE_KEYS}
+        event = UnknownEvent(kind=kind, fields=fields)
+    else:
+        event = shapes.read(event_type, value)
+    return Envelope(run_id=run_id, seq=seq, at=at, event=event, v=value["v"])
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # orjson.JSONEncodeError is a TypeError
+        return orjson.dumps(_as_unicode(value))
+
+
+def _as_unicode(value: Any) -> Any:
+    """A copy with every string made encodable; anything that JSON cannot hold still raises."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _as_unicode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {_as_unicode(key): _as_unicode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_unicode(item) for item in value]
+    return value

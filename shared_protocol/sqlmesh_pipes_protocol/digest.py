@@ -1,0 +1,37 @@
+"""The digest of a project's files: whether a manifest is still that of the project, told without SQLMesh."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_SUFFIXES = frozenset({".sql", ".py", ".yaml", ".yml", ".csv", ".json", ".env"})
+_NAMES = frozenset({".env"})
+_LEFT_OUT = frozenset({".cache", ".git", "__pycache__", "logs", "node_modules", "tests", "target"})
+
+
+def project_digest(projects: Sequence[Path]) -> str:
+    """SHA-256, as hexadecimal digits, over the names and contents of what defines the projects.
+
+    Counted are SQL, Python, YAML, CSV, JSON and .env files, in the order of their names. Left out are caches, logs, tests,
+    hidden folders and manifests themselves.
+    """
+    digest = hashlib.sha256()
+    for project in projects:
+        for path in sorted(_files(project)):
+            digest.update(f"{path.relative_to(project).as_posix()}\0".encode("utf-8", "surrogateescape"))
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(b"\0\0")
+    return digest.hexdigest()
+
+
+def _files(project: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(project):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
+        for name in names:
+            path = Path(folder) / name
+            counted = path.suffix in _SUFFIXES or name in _NAMES
+            if counted and not name.endswith("sqlmesh_manifest.json") and path.is_file():
+                yield path

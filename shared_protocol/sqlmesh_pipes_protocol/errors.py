@@ -1,0 +1,58 @@
+"""What can be wrong with a line, an event or a manifest, one class a cause."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Base of every error that this package raises."""
+
+
+class DecodeError(ProtocolError):
+    """A value does not have the declared shape.
+
+    Attributes:
+        path: where, from the root of the document, such as ``$.batches[0].model``.
+        expected: what the declaration asks for, in words.
+        got: what stands there, shortened to 80 characters.
+    """
+
+    def __init__(self, path: str, expected: str, got: str) -> None:
+        self.path = path
+        self.expected = expected
+        self.got = got
+        super().__init__(f"{path}: expected {expected}, got {got}")
+
+
+class VersionMismatchError(ProtocolError):
+    """The other side speaks another major version of the protocol.
+
+    Attributes:
+        ours: the version that this package speaks, such as ``1.0``.
+        theirs: the version found on the wire.
+    """
+
+    def __init__(self, ours: str, theirs: str, subject: str = "event stream") -> None:
+        self.ours = ours
+        self.theirs = theirs
+        super().__init__(
+            f"the {subject} speaks protocol {theirs}, this side speaks {ours}: "
+            "install releases of dagster-sqlmesh-pipes with the same protocol major on both sides"
+        )
+
+
+class EventTooLargeError(ProtocolError):
+    """An event is larger than a reader accepts.
+
+    Attributes:
+        size: bytes that the event has, or claims to have.
+        limit: bytes that are accepted.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"an event of {size:,} bytes was found, at most {limit:,} are accepted")
+
+
+class ManifestError(ProtocolError):
+    """A manifest cannot be read; the message says which file, why, and the command that mends it."""

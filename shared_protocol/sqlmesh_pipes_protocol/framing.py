@@ -1,0 +1,217 @@
+"""Events as lines, and lines as events again, whatever happens on the way.
+
+Writing: a line is at most `MAX_LINE_BYTES` long, its break included, because pod logs are cut at 16 KiB and a pipe is
+shared. A larger event goes as numbered parts (`Part`) that carry the event's own seq.
+
+Reading: bytes come in any pieces. `LineSplitter` makes lines of them, `EventStream` makes events of those that are ours:
+it joins parts, drops what it has seen, and knows what is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import orjson
+
+from sqlmesh_pipes_protocol import shapes
+from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, Envelope, encode, from_wire, header
+from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError
+from sqlmesh_pipes_protocol.events import RunFinished
+
+MAX_LINE_BYTES = 8192
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+"""Larger events are refused on both sides: a reader's memory is bounded."""
+MAX_FOREIGN_LINE_BYTES = 1024 * 1024
+"""A longer line is nobody's event: it is handed on in pieces of this size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of an event that is too large for one line."""
+
+    kind: ClassVar[str] = "part"
+
+    part: int
+    """Counts from 0."""
+    parts: int
+    data: str
+    """Base64 of a slice of the event's JSON object."""
+
+
+def frame(envelope: Envelope, *, overhead: int = 1) -> Iterator[bytes]:
+    """The lines, without their breaks, that carry an event.
+
+    Args:
+        envelope: the event.
+        overhead: bytes that the transport adds to each line: the line break, the envelope of Dagster Pipes.
+
+    Raises:
+        EventTooLargeError: the event is larger than `MAX_EVENT_BYTES`.
+    """
+    line = encode(envelope)
+    room = MAX_LINE_BYTES - overhead
+    if len(line) <= room:
+        yield line
+        return
+    if len(line) > MAX_EVENT_BYTES:
+        raise EventTooLargeError(len(line), MAX_EVENT_BYTES)
+    head = header(Part.kind, envelope.run_id, envelope.seq, envelope.at, envelope.v)
+    fixed = len(head) + len(b'"part":,"parts":,"data":""}') + 2 * len(str(MAX_EVENT_BYTES))
+    step = (room - fixed) // 4 * 3
+    if step <= 0:
+        raise EventTooLargeError(len(head), room)
+    parts = -(-len(line) // step)
+    for index in range(parts):
+        data = base64.b64encode(line[index * step : (index + 1) * step])
+        yield head + b'"part":%d,"parts":%d,"data":"%b"}' % (index, parts, data)
+
+
+class LineSplitter:
+    """Lines out of bytes that come in any pieces. Not thread-safe."""
+
+    def __init__(self, limit: int = MAX_FOREIGN_LINE_BYTES) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The lines that this chunk completes, without their breaks, in order."""
+        *complete, rest = chunk.split(b"\n")
+        for piece in complete:
+            self._pieces.append(piece)
+            yield self._take()
+        if rest:
+            self._pieces.append(rest)
+            self._size += len(rest)
+            if self._size >= self._limit:
+                yield self._take()
+
+    def close(self) -> bytes | None:
+        """What came after the last line break: a torn line, or nothing."""
+        return self._take() if self._pieces else None
+
+    def _take(self) -> bytes:
+        line = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        return line.removesuffix(b"\r")
+
+
+def parse_line(line: bytes) -> dict[str, object] | None:
+    """The JSON object of a line that looks like an event of ours; None for a foreign line."""
+    if not line.startswith(b"{"):
+        return None
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) and value.keys() >= ENVELOPE_KEYS else None
+
+
+class EventStream:
+    """The events of one run, each once, in the order of their arrival. Not thread-safe.
+
+    Attributes:
+        run_id: the run; where it was not given, that of the first object received.
+        finished: the run's last event, once it has come.
+        duplicates: objects dropped because their seq had been seen.
+        foreign: objects dropped because they belong to another run.
+    """
+
+    def __init__(self, run_id: str | None = None) -> None:
+        self.run_id = run_id
+        self.finished: RunFinished | None = None
+        self.duplicates = 0
+        self.foreign = 0
+        self._contiguous = 0  # every seq below it has been seen
+        self._ahead: set[int] = set()
+        self._parts: dict[int, dict[int, bytes]] = {}
+        self._parts_size = 0
+
+    def receive(self, value: dict[str, object]) -> Envelope | None:
+        """Take in an object that `parse_line` found, or the payload of a Pipes message.
+
+        Returns:
+            The event, or None where there is nothing new: a duplicate, another run's event, a part of more to come.
+
+        Raises:
+            DecodeError: the object is no event of the declared shape.
+            VersionMismatchError: it is of another protocol major.
+            EventTooLargeError: its parts claim more than `MAX_EVENT_BYTES`.
+        """
+        run_id = value.get("run_id")
+        if self.run_id is None and type(run_id) is str:
+            self.run_id = run_id
+        if run_id != self.run_id:
+            self.foreign += 1
+            return None
+        seq = value.get("seq")
+        if type(seq) is int and self._seen(seq):
+            self.duplicates += 1
+            return None
+        if value.get("kind") == Part.kind:
+            joined = self._join(value)
+            if joined is None:
+                return None
+            value = joined
+        envelope = from_wire(value)
+        self._mark(envelope.seq)
+        if isinstance(envelope.event, RunFinished):
+            self.finished = envelope.event
+        return envelope
+
+    def missing(self) -> list[range]:
+        """The seqs that have not come, up to the highest one known, as ranges."""
+        last = self.finished.last_seq if self.finished else max(self._ahead, default=self._contiguous - 1)
+        gaps = []
+        expected = self._contiguous
+        for seq in sorted(self._ahead):
+            if seq > expected:
+                gaps.append(range(expected, seq))
+            expected = seq + 1
+        if last >= expected:
+            gaps.append(range(expected, last + 1))
+        return gaps
+
+    def _seen(self, seq: int) -> bool:
+        return seq < self._contiguous or seq in self._ahead
+
+    def _mark(self, seq: int) -> None:
+        self._ahead.add(seq)
+        while self._contiguous in self._ahead:
+            self._ahead.remove(self._contiguous)
+            self._contiguous += 1
+
+    def _join(self, value: dict[str, object]) -> dict[str, object] | None:
+        envelope = from_wire(value)  # checks version, seq and time
+        part = shapes.read(Part, value)
+        if not 0 <= part.part < part.parts:
+            raise DecodeError("$.part", f"a number below {part.parts}", str(part.part))
+        try:
+            data = base64.b64decode(part.data, validate=True)
+        except (binascii.Error, ValueError):
+            raise DecodeError("$.data", "Base64", repr(part.data)[:80]) from None
+        pieces = self._parts.setdefault(envelope.seq, {})
+        if part.part in pieces:
+            self.duplicates += 1
+            return None
+        pieces[part.part] = data
+        self._parts_size += len(data)
+        if self._parts_size > MAX_EVENT_BYTES:
+            raise EventTooLargeError(self._parts_size, MAX_EVENT_BYTES)
+        if len(pieces) < part.parts:
+            return None
+        del self._parts[envelope.seq]
+        joined = b"".join(pieces[index] for index in range(part.parts))
+        self._parts_size -= len(joined)
+        try:
+            whole = orjson.loads(joined)
+        except orjson.JSONDecodeError as error:
+            raise DecodeError("$", "a JSON object in parts", str(error)) from None
+        if not isinstance(whole, dict) or whole.get("seq") != envelope.seq:
+            raise DecodeError("$.seq", f"the parts' own seq {envelope.seq}", repr(whole)[:80])
+        return whole

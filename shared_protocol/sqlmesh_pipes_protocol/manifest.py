@@ -1,0 +1,187 @@
+"""What Dagster needs to know of a SQLMesh project, in one file that is read without SQLMesh."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from sqlmesh_pipes_protocol import shapes
+from sqlmesh_pipes_protocol.errors import DecodeError, ManifestError, VersionMismatchError
+from sqlmesh_pipes_protocol.events import Timestamp, Versions
+from sqlmesh_pipes_protocol.version import check_version
+
+DEFAULT_MANIFEST_NAME = "sqlmesh_manifest.json"
+"""Where a manifest stands unless told otherwise: in the (first) project directory, under this name."""
+MAX_MANIFEST_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a model's table."""
+
+    name: str
+    type: str | None
+    """As SQL, in the model's dialect. None where SQLMesh cannot tell."""
+    description: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditUse:
+    """An audit as a model uses it."""
+
+    audit: str
+    """Identity, see `sqlmesh_pipes_protocol.audits`."""
+    name: str
+    arguments: Mapping[str, str]
+    blocking: bool
+    skip: bool
+    query: str | None
+    """As written, before it is rendered for an interval."""
+    dialect: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model of the project. Embedded models are here too, with their kind; external ones are not."""
+
+    fqn: str
+    name: str
+    """As the project writes it."""
+    catalog: str | None
+    schema: str | None
+    table: str
+    kind: str
+    """SQLMesh's name of the kind: FULL, VIEW, INCREMENTAL_BY_TIME_RANGE, EMBEDDED …"""
+    source: str
+    """``sql``, ``python`` or ``seed``."""
+    dialect: str | None
+    cron: str
+    cron_tz: str | None
+    interval_unit: str
+    start: str | None
+    tags: tuple[str, ...]
+    owner: str | None
+    description: str | None
+    columns: tuple[Column, ...]
+    depends_on: tuple[str, ...]
+    """FQNs of models and external models that it reads."""
+    audits: tuple[AuditUse, ...]
+    partitioned_by: tuple[str, ...]
+    clustered_by: tuple[str, ...]
+    grain: tuple[str, ...]
+    data_hash: str
+    query: str | None
+    path: str | None
+    """Relative to the project directory."""
+    time_column: str | None = None
+    project: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalModel:
+    """A table that the project reads and SQLMesh does not build."""
+
+    fqn: str
+    name: str
+    catalog: str | None
+    schema: str | None
+    table: str
+    description: str | None
+    columns: tuple[Column, ...]
+    declared: bool
+    """False where a model reads it and no external model is declared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandaloneAudit:
+    """An audit that belongs to no model and reads several."""
+
+    name: str
+    depends_on: tuple[str, ...]
+    cron: str
+    blocking: bool
+    skip: bool
+    query: str | None
+    dialect: str | None
+    description: str | None
+    owner: str | None
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A SQLMesh project as its code location sees it."""
+
+    v: str
+    """Protocol version of the writer."""
+    created_at: Timestamp
+    versions: Versions
+    projects: tuple[str, ...]
+    """Names of the project directories, the first one first."""
+    gateway: str | None
+    engine: str
+    """SQLMesh's name of the default gateway's engine: duckdb, postgres, snowflake …"""
+    default_catalog: str | None
+    digest: str
+    """SHA-256 over the project's files, see `sqlmesh_pipes_protocol.digest`."""
+    models: tuple[Model, ...]
+    """In topological order: a model stands after what it reads."""
+    external_models: tuple[ExternalModel, ...]
+    standalone_audits: tuple[StandaloneAudit, ...]
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and validate a manifest.
+
+    Raises:
+        ManifestError: there is none, it is damaged, or of another protocol major; it says how to make a new one.
+    """
+    remedy = f"Write it with: sqlmesh-runner manifest --project {path.parent}"
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"The manifest {path} is larger than {MAX_MANIFEST_BYTES:,} bytes. {remedy}")
+        value = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ManifestError(f"There is no SQLMesh manifest at {path}. {remedy}") from None
+    except OSError as error:
+        raise ManifestError(f"The manifest {path} cannot be read: {error.strerror}. {remedy}") from error
+    except orjson.JSONDecodeError as error:
+        raise ManifestError(f"The manifest {path} is no JSON ({error}). {remedy}") from error
+    try:
+        if isinstance(value, dict):
+            check_version(value.get("v"), subject="manifest")
+        return shapes.read(Manifest, value)
+    except (DecodeError, VersionMismatchError) as error:
+        raise ManifestError(f"The manifest {path} cannot be used: {error}. {remedy}") from error
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON."""
+    return orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Put the manifest in its place in one step: a reader sees the old one or the new one, whole.
+
+    Raises:
+        OSError: the directory does not exist or cannot be written to.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(dump_manifest(manifest))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+
