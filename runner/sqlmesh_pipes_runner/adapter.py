@@ -33,10 +33,10 @@ from sqlmesh.core.snapshot import Snapshot, SnapshotEvaluator
 from sqlmesh.utils import CompletionStatus
 from sqlmesh.utils.date import now, to_datetime, to_timestamp
 from sqlmesh.utils.errors import ConfigError, NodeAuditsErrors
+
 from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Versions
-
 from sqlmesh_pipes_runner.cancel import Cancellation
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.failures import causes, error_info
@@ -70,7 +70,9 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
     try:
         configs: dict[Path, Any] = sqlmesh_load_configs(options.config, Context.CONFIG_TYPE, options.projects)
     except ConfigError as error:
-        raise UsageError(f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}") from error
+        raise UsageError(
+            f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}"
+        ) from error
     config = configs[options.projects[0].absolute()]
     gateways = sorted(config.gateways) if isinstance(config.gateways, dict) else []
     if options.gateway is not None and options.gateway.lower() not in gateways:
@@ -142,7 +144,9 @@ class ReportingContext(Context):
         options = self._options
         environment = self.target_environment
         if self.state_reader.get_environment(environment) is None:
-            known = ", ".join(sorted(summary.name for summary in self.state_reader.get_environments_summary()))
+            known = ", ".join(
+                sorted(summary.name for summary in self.state_reader.get_environments_summary())
+            )
             raise UsageError(
                 f"There is no environment {environment!r} in the state of gateway {self.selected_gateway!r} "
                 f"(it has {known or 'none'}): create it with `sqlmesh plan {environment}`."
@@ -249,12 +253,15 @@ class ReportingScheduler(Scheduler):
         kind = snapshot.model_kind_name
         if snapshot.is_symbolic:
             return Skip(
-                reason="not_runnable", detail=f"SQLMesh never runs a model of kind {kind.value if kind else '?'}."
+                reason="not_runnable",
+                detail=f"SQLMesh never runs a model of kind {kind.value if kind else '?'}.",
             )
         at = to_datetime(self._options.execution_time) if self._options.execution_time else now()
         node_end = snapshot.node.end
         if snapshot.is_seed:
-            return Skip(reason="up_to_date", detail="The seed is loaded; it runs again when its file changes.")
+            return Skip(
+                reason="up_to_date", detail="The seed is loaded; it runs again when its file changes."
+            )
         if node_end and to_datetime(node_end) < at:
             return Skip(reason="up_to_date", detail=f"The model ends at {node_end} and is complete.")
         if self._options.ignore_cron or self._options.start or self._options.end:
@@ -342,7 +349,9 @@ def failed_audits(error: BaseException, snapshot: Snapshot) -> tuple[str, ...]:
     for link in causes(error):
         if isinstance(link, NodeAuditsErrors):
             identify = AuditIdentities(snapshot.model)
-            failed = [audit_call(_Named(e.audit_name), e.audit_args, snapshot.model.dialect) for e in link.errors]
+            failed = [
+                audit_call(_Named(e.audit_name), e.audit_args, snapshot.model.dialect) for e in link.errors
+            ]
             return tuple(dict.fromkeys(identify.all_of(call)[0] for call in failed))
     return ()
 
@@ -375,9 +384,7 @@ def tap_audits(evaluator: SnapshotEvaluator, recorder: RunRecorder) -> None:
     evaluate_audit = type(evaluator)._audit.__get__(evaluator)  # the class's own: tapping twice reports once
     local = threading.local()
 
-    def reporting_audit(
-        *, audit: Any, audit_args: dict[Any, Any], snapshot: Snapshot, **kwargs: Any
-    ) -> Any:
+    def reporting_audit(*, audit: Any, audit_args: dict[Any, Any], snapshot: Snapshot, **kwargs: Any) -> Any:
         node = snapshot.node
         call = audit_call(audit, audit_args, getattr(node, "dialect", None))
         result = evaluate_audit(audit=audit, audit_args=audit_args, snapshot=snapshot, **kwargs)
@@ -413,7 +420,7 @@ def tap_audits(evaluator: SnapshotEvaluator, recorder: RunRecorder) -> None:
         )
         return result
 
-    evaluator._audit = reporting_audit  # type: ignore[method-assign]  # on this instance alone
+    evaluator._audit = reporting_audit  # type: ignore[method-assign, assignment]  # on this instance alone
 
 
 def _span(start: Any, end: Any) -> tuple[int, int] | None:

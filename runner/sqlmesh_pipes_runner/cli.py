@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
-from sqlmesh_pipes_protocol import PROTOCOL_VERSION, ProtocolError, RunRequest, event_schema, manifest_schema
 
+from sqlmesh_pipes_protocol import PROTOCOL_VERSION, ProtocolError, RunRequest, event_schema, manifest_schema
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity
 
@@ -57,7 +57,9 @@ def main() -> None:
     help="Models to run, in SQLMesh's selection syntax. May be given several times.",
 )
 @click.option("--no-auto-upstream", is_flag=True, help="Do not also run what the selected models read.")
-@click.option("--ignore-cron", is_flag=True, help="Run all missing intervals, whether a cron has elapsed or not.")
+@click.option(
+    "--ignore-cron", is_flag=True, help="Run all missing intervals, whether a cron has elapsed or not."
+)
 @click.option("--start", metavar="TIME", help="Start of the interval to run.")
 @click.option("--end", metavar="TIME", help="End of the interval to run.")
 @click.option("--execution-time", metavar="TIME", help="What counts as now. Default: now.")
@@ -105,6 +107,7 @@ def run(
     early_error: Exception | None = None
     request: RunRequest | None = None
     pipes: PipesContext | None = None
+    sink: Sink | None
     try:
         if all(name in os.environ for name in _PIPES_VARIABLES):
             if events is not None:
@@ -170,9 +173,8 @@ def run(
 def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None, output: str | None) -> None:
     """Write what Dagster needs to know of the project: models, audits, dependencies, columns."""
     from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
-
-    from sqlmesh_pipes_runner.options import RunOptions
     from sqlmesh_pipes_runner.failures import error_info, exit_code_of
+    from sqlmesh_pipes_runner.options import RunOptions
     from sqlmesh_pipes_runner.run import check_project
 
     projects = projects or (Path(),)
@@ -189,7 +191,7 @@ def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None
         write_manifest(built, path)
     except RunnerError as error:
         raise click.UsageError(str(error)) from error
-    except Exception as error:  # the boundary of the process: one sentence, and the exit status
+    except Exception as error:  # noqa: BLE001 - the process's boundary; one sentence, and the exit status
         info = error_info(error)
         click.echo(f"Error: the manifest cannot be made: {info.message}", err=True)
         sys.exit(exit_code_of(info.category))

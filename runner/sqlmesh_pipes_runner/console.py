@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlmesh.core.console import NoopConsole
 from sqlmesh.utils.errors import CircuitBreakerError
@@ -19,10 +19,8 @@ from sqlmesh_pipes_runner.errors import RunInterruptedError
 from sqlmesh_pipes_runner.failures import causes, error_info
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _by_name(callback: F) -> F:
+def _by_name(callback: Callable[[Any, dict[str, Any]], Any]) -> Any:
     """Give a callback its arguments by name in one mapping, whatever their order in the installed version."""
     signature = inspect.signature(getattr(NoopConsole, callback.__name__))
 
@@ -30,7 +28,7 @@ def _by_name(callback: F) -> F:
     def bound(self: Any, *args: Any, **kwargs: Any) -> Any:
         return callback(self, signature.bind_partial(self, *args, **kwargs).arguments)
 
-    return bound  # type: ignore[return-value]  # the same callback, called as SQLMesh calls it
+    return bound
 
 
 class SQLMeshEventCaptureConsole(NoopConsole):
@@ -41,9 +39,7 @@ class SQLMeshEventCaptureConsole(NoopConsole):
         blocked_by: for a model that SQLMesh skipped and the models that failed, those that are to blame.
     """
 
-    def __init__(
-        self, recorder: RunRecorder, blocked_by: Callable[[str, set[str]], tuple[str, ...]]
-    ) -> None:
+    def __init__(self, recorder: RunRecorder, blocked_by: Callable[[str, set[str]], tuple[str, ...]]) -> None:
         self._recorder = recorder
         self._blocked_by = blocked_by
         self._batches: dict[str, int] = {}
@@ -147,7 +143,9 @@ class SQLMeshEventCaptureConsole(NoopConsole):
 
     @_by_name
     def log_warning(self, given: dict[str, Any]) -> None:
-        self._recorder.log("warning", "sqlmesh", (given.get("long_message") or given["short_message"]).strip())
+        self._recorder.log(
+            "warning", "sqlmesh", (given.get("long_message") or given["short_message"]).strip()
+        )
 
     @_by_name
     def log_error(self, given: dict[str, Any]) -> None:

@@ -40,7 +40,9 @@ RULES: tuple[Rule, ...] = (
     Rule(r"sqlmesh_pipes_runner\..*RunInterruptedError|.*\.KeyboardInterrupt", "cancelled", False),
     Rule(r"sqlmesh_pipes_runner\..*UsageError", "config", False),
     Rule(r"sqlmesh\..*(NodeAuditsErrors|AuditError)", "audit", False),
-    Rule(r"_?duckdb\..*IOException", "lock", True, r"could not set lock|conflicting lock|being used by another"),
+    Rule(
+        r"_?duckdb\..*IOException", "lock", True, r"could not set lock|conflicting lock|being used by another"
+    ),
     Rule(r"_?duckdb\..*OutOfMemoryException", "resource", True),
     Rule(r"_?duckdb\..*TransactionException", "lock", True),
     Rule(r"_?duckdb\..*(ConnectionException|HTTPException)", "connection", True),
@@ -58,11 +60,17 @@ RULES: tuple[Rule, ...] = (
         "sql",
         False,
     ),
-    Rule(r".*\.OperationalError", "connection", False, r"authentication failed|password|role .* does not exist"),
+    Rule(
+        r".*\.OperationalError", "connection", False, r"authentication failed|password|role .* does not exist"
+    ),
     Rule(r".*\.(OperationalError|InterfaceError)", "connection", True),
     Rule(r".*\.(InternalError|DatabaseError)", "internal", False),
     Rule(r"sqlmesh\..*(PythonModelEvalError|SignalEvalError|MacroEvalError)", "python", False),
-    Rule(r"sqlmesh\..*(ConfigError|MissingContextException|MissingDependencyError|MissingReferenceError)", "config", False),
+    Rule(
+        r"sqlmesh\..*(ConfigError|MissingContextException|MissingDependencyError|MissingReferenceError)",
+        "config",
+        False,
+    ),
     Rule(r"sqlmesh\..*(StateMigrationError|PlanError)", "config", False),
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlglot import exp
 from sqlmesh.core.console import NoopConsole
 from sqlmesh.core.context import Context
+
 from sqlmesh_pipes_protocol.audits import audit_identities
 from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.digest import project_digest
@@ -22,7 +23,6 @@ from sqlmesh_pipes_protocol.manifest import (
     StandaloneAudit,
 )
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
-
 from sqlmesh_pipes_runner.adapter import audit_calls, console_replaced, load_configs
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.run import versions

@@ -109,7 +109,9 @@ class RunRecorder:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, emit: Callable[[Event], object], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, emit: Callable[[Event], object], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._emit = emit
         self._clock = clock
         self._lock = threading.RLock()
@@ -206,7 +208,9 @@ class RunRecorder:
             )
             self._batch_ended(fqn, state)
 
-    def batch_failed(self, fqn: str, span: Span | None, error: ErrorInfo, audits: tuple[str, ...] = ()) -> None:
+    def batch_failed(
+        self, fqn: str, span: Span | None, error: ErrorInfo, audits: tuple[str, ...] = ()
+    ) -> None:
         """A batch raised. The terminal event follows when no other batch of the model is to come."""
         with self._lock:
             state = self._state(fqn)

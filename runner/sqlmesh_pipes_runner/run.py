@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlmesh_pipes_protocol.events import ErrorInfo, Event, LogLevel, RunStatus, Versions
-
 from sqlmesh_pipes_runner.cancel import Cancellation
 from sqlmesh_pipes_runner.errors import (
     EXIT_INTERRUPTED,
@@ -86,7 +85,7 @@ class Run:
                     self._run_sqlmesh()
             except RunInterruptedError:
                 pass  # told below, as for a run that came to its end in time
-            except Exception as failure:  # the boundary of the run: told in its last event
+            except Exception as failure:  # noqa: BLE001 - the run's boundary; told in its last event
                 status, error = "error", _run_error(failure)
                 exit_code = exit_code_of(error.category)
             if self.cancellation.requested:
@@ -155,7 +154,9 @@ class Run:
 
     def _force_stop(self, reason: str) -> None:
         """From a thread of its own: report what is known, and end the process with whatever still runs in it."""
-        self._recorder.log("warning", "sqlmesh-runner", f"Stopped at once ({reason}): batches that ran are torn.")
+        self._recorder.log(
+            "warning", "sqlmesh-runner", f"Stopped at once ({reason}): batches that ran are torn."
+        )
         self._exit_process(self._finish("interrupted", EXIT_INTERRUPTED, None))
 
     def _emit(self, event: Event) -> None:

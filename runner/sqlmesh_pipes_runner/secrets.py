@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 MASK = "***"
 
-_SECRET_FIELD = re.compile(r"pass(word|wd|phrase)?$|secret|token|private_key$|(api|access|account)_?key|credential", re.I)
+_SECRET_FIELD = re.compile(
+    r"pass(word|wd|phrase)?$|secret|token|private_key$|(api|access|account)_?key|credential", re.I
+)
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']*:[^/\s@\"']+@")
 _MIN_LENGTH = 4
 """A shorter value occurs by chance in every text; masking it would hide nothing and garble everything."""

@@ -18,10 +18,10 @@ from dagster_pipes import (
     PipesMessageWriterChannel,
     PipesParams,
 )
+
 from sqlmesh_pipes_protocol.codec import Envelope, timestamp
 from sqlmesh_pipes_protocol.events import Event
 from sqlmesh_pipes_protocol.framing import frame
-
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.secrets import Masker
 

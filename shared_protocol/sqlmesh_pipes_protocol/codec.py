@@ -49,8 +49,8 @@ def timestamp(moment: datetime) -> Timestamp:
 
 def header(kind: str, run_id: str, seq: int, at: Timestamp, v: str = PROTOCOL_VERSION) -> bytes:
     """The envelope's keys as the beginning of a JSON object, up to and with the comma."""
-    return b'{"kind":"%b","v":"%b","run_id":%b,"seq":%d,"at":"%b",' % (
-        kind.encode(),
+    return b'{"kind":%b,"v":"%b","run_id":%b,"seq":%d,"at":"%b",' % (
+        _dumps(kind),
         v.encode(),
         _dumps(run_id),
         seq,
@@ -84,7 +84,7 @@ def decode(line: bytes | str) -> Envelope:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise DecodeError("$", "a JSON object", f"{line[:40]!r} ({error})") from None
+        raise DecodeError("$", "a JSON object", f"{error}: {line[:40]!r}"[:80]) from None
     return from_wire(value)
 
 
@@ -102,7 +102,7 @@ def from_wire(value: object) -> Envelope:
     run_id = value.get("run_id")
     if type(run_id) is not str:
         raise DecodeError("$.run_id", "a string", repr(run_id)[:80])
-    at = shapes.read(Timestamp, value.get("at"), "$.at")  # type: ignore[arg-type]  # a NewType reads like a type
+    at = shapes.read(Timestamp, value.get("at"), "$.at")
     event_type = EVENT_TYPES.get(kind)
     event: Event | UnknownEvent
     if event_type is None:

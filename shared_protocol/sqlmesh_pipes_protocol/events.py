@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NewType, TypeAlias, Union
+from typing import ClassVar, Literal, NewType, TypeAlias
 
 Timestamp = NewType("Timestamp", str)
 """UTC, RFC 3339, ending in Z: ``2026-01-31T06:30:00Z``, with up to six decimals of a second."""
@@ -314,19 +314,19 @@ class RunFinished:
     """Why there was no run, or why it broke off. None where models failed but the run itself did not."""
 
 
-Event: TypeAlias = Union[
-    RunStarted,
-    EvaluationStarted,
-    ModelStarted,
-    BatchFinished,
-    AuditEvaluated,
-    ModelExecuted,
-    ModelFailed,
-    ModelSkipped,
-    Log,
-    Heartbeat,
-    RunFinished,
-]
+Event: TypeAlias = (
+    RunStarted
+    | EvaluationStarted
+    | ModelStarted
+    | BatchFinished
+    | AuditEvaluated
+    | ModelExecuted
+    | ModelFailed
+    | ModelSkipped
+    | Log
+    | Heartbeat
+    | RunFinished
+)
 
 
 @dataclass(frozen=True, kw_only=True)

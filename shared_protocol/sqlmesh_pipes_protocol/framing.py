@@ -120,6 +120,7 @@ class EventStream:
         finished: the run's last event, once it has come.
         duplicates: objects dropped because their seq had been seen.
         foreign: objects dropped because they belong to another run.
+        received: events received.
     """
 
     def __init__(self, run_id: str | None = None) -> None:
@@ -127,9 +128,10 @@ class EventStream:
         self.finished: RunFinished | None = None
         self.duplicates = 0
         self.foreign = 0
+        self.received = 0
         self._contiguous = 0  # every seq below it has been seen
         self._ahead: set[int] = set()
-        self._parts: dict[int, dict[int, bytes]] = {}
+        self._parts: dict[int, tuple[int, dict[int, bytes]]] = {}  # by seq: how many, and those that came
         self._parts_size = 0
 
     def receive(self, value: dict[str, object]) -> Envelope | None:
@@ -150,7 +152,7 @@ class EventStream:
             self.foreign += 1
             return None
         seq = value.get("seq")
-        if type(seq) is int and self._seen(seq):
+        if type(seq) is int and seq >= 0 and self._seen(seq):
             self.duplicates += 1
             return None
         if value.get("kind") == Part.kind:
@@ -160,13 +162,15 @@ class EventStream:
             value = joined
         envelope = from_wire(value)
         self._mark(envelope.seq)
+        self.received += 1
         if isinstance(envelope.event, RunFinished):
             self.finished = envelope.event
         return envelope
 
     def missing(self) -> list[range]:
         """The seqs that have not come, up to the highest one known, as ranges."""
-        last = self.finished.last_seq if self.finished else max(self._ahead, default=self._contiguous - 1)
+        known = max([*self._ahead, *self._parts], default=self._contiguous - 1)
+        last = self.finished.last_seq if self.finished else known
         gaps = []
         expected = self._contiguous
         for seq in sorted(self._ahead):
@@ -195,14 +199,19 @@ class EventStream:
             data = base64.b64decode(part.data, validate=True)
         except (binascii.Error, ValueError):
             raise DecodeError("$.data", "Base64", repr(part.data)[:80]) from None
-        pieces = self._parts.setdefault(envelope.seq, {})
+        parts, pieces = self._parts.setdefault(envelope.seq, (part.parts, {}))
+        if part.parts != parts:
+            raise DecodeError("$.parts", f"{parts}, as in the event's other parts", str(part.parts))
         if part.part in pieces:
             self.duplicates += 1
             return None
         pieces[part.part] = data
         self._parts_size += len(data)
         if self._parts_size > MAX_EVENT_BYTES:
-            raise EventTooLargeError(self._parts_size, MAX_EVENT_BYTES)
+            size = self._parts_size
+            del self._parts[envelope.seq]  # so that later events still find room
+            self._parts_size -= sum(map(len, pieces.values()))
+            raise EventTooLargeError(size, MAX_EVENT_BYTES)
         if len(pieces) < part.parts:
             return None
         del self._parts[envelope.seq]
@@ -214,4 +223,10 @@ class EventStream:
             raise DecodeError("$", "a JSON object in parts", str(error)) from None
         if not isinstance(whole, dict) or whole.get("seq") != envelope.seq:
             raise DecodeError("$.seq", f"the parts' own seq {envelope.seq}", repr(whole)[:80])
+        if whole.get("run_id") != envelope.run_id:
+            raise DecodeError(
+                "$.run_id", f"the parts' own run {envelope.run_id!r}", repr(whole.get("run_id"))[:80]
+            )
+        if whole.get("kind") == Part.kind:
+            raise DecodeError("$.kind", "an event in parts", "a part in parts")
         return whole

@@ -184,4 +184,3 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
-

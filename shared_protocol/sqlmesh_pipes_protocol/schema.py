@@ -23,7 +23,7 @@ def event_schema() -> dict[str, Any]:
         shape = shapes.object_schema(declaration, definitions)
         shape["properties"] = {
             "kind": {"const": declaration.kind},
-            "v": {"type": "string", "pattern": r"^\d{1,4}\.\d{1,4}$"},
+            "v": {"type": "string", "pattern": r"^[0-9]{1,4}\.[0-9]{1,4}$"},
             "run_id": {"type": "string"},
             "seq": {"type": "integer", "minimum": 0},
             "at": {"type": "string", "pattern": shapes.TIMESTAMP_PATTERN},

@@ -12,7 +12,7 @@ from sqlmesh_pipes_protocol.errors import DecodeError, VersionMismatchError
 
 PROTOCOL_VERSION = "1.0"
 
-_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 _MAJOR = PROTOCOL_VERSION.partition(".")[0]
 
 

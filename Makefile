@@ -1,0 +1,65 @@
+# The same commands by hand and in CI. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+RUNNER_VENV := .venv-runner
+DEMO_DIR ?= $(CURDIR)/.demo
+JOBS ?= auto
+
+# Dagster's environment has no SQLMesh, and the runner's has no Dagster.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+SHOP := $(CURDIR)/examples/shop
+SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_MANIFEST="$(DEMO_DIR)/sqlmesh_manifest.json" \
+	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
+	DAGSTER_DISABLE_TELEMETRY=yes PYTHONPATH="$(SHOP)"
+
+.PHONY: help install demo dev test lint format clean
+
+help:  ## List the commands.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed $(RUNNER_VENV)/.installed  ## Make both virtual environments.
+
+$(VENV)/.installed: pyproject.toml examples/shop/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dagster,dev]' --requirement examples/shop/requirements.txt
+	@touch $@
+
+$(RUNNER_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RUNNER_VENV)
+	$(RUNNER_VENV)/bin/python $(PIP_INSTALL) --editable '.[sqlmesh,dev]'
+	@touch $@
+
+demo: install demo-plan  ## Run the example through Dagster and show what the event log holds.
+	$(SHOP_ENV) $(VENV)/bin/python $(SHOP)/demo.py run
+
+dev: install demo-plan  ## Open Dagster's web UI on the example.
+	cd $(SHOP) && $(SHOP_ENV) $(CURDIR)/$(VENV)/bin/dagster dev -m shop_dagster.definitions -h 127.0.0.1
+
+# The plan leaves the work to the run: nothing is backfilled.
+.PHONY: demo-plan
+demo-plan: install
+	@mkdir -p "$(DEMO_DIR)/dagster_home"
+	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh-runner manifest --project $(SHOP)/warehouse --output "$(DEMO_DIR)/sqlmesh_manifest.json"
+	$(SHOP_ENV) $(VENV)/bin/python $(SHOP)/demo.py prepare
+	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh --log-file-dir "$(DEMO_DIR)/logs" --paths $(SHOP)/warehouse \
+		plan prod --skip-backfill --auto-apply --no-prompts
+
+test: install  ## Run the whole suite.
+	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration -n $(JOBS)
+
+lint: install  ## Check style, types and who imports whom.
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy shared_protocol/sqlmesh_pipes_protocol orchestrator/dagster_sqlmesh_pipes
+	$(RUNNER_VENV)/bin/mypy shared_protocol/sqlmesh_pipes_protocol runner/sqlmesh_pipes_runner
+	$(VENV)/bin/lint-imports
+
+format: install  ## Bring the code into the common form.
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## Remove what the commands made.
+	rm -rf $(VENV) $(RUNNER_VENV) .demo build dist

@@ -1,0 +1,85 @@
+"""The demo: materialize all of the shop's assets in Dagster, and show what its event log then holds.
+
+Called by `make demo`, in Dagster's environment: ``python demo.py prepare`` loads the external table that SQLMesh's plan needs,
+``python demo.py run`` materializes and prints the table.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import dagster as dg
+from shop_dagster import definitions
+
+from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
+
+ROW = "{:<38} {:<13} {:<34} {:>9}  {}"
+
+
+def main(command: str) -> int:
+    if command == "prepare":
+        definitions.DATABASE.parent.mkdir(parents=True, exist_ok=True)
+        print(f"raw.payments: {definitions.load_payments(definitions.DATABASE)} rows")
+        return 0
+    with dg.DagsterInstance.get() as instance:
+        result = dg.execute_job(
+            dg.reconstructable(shop_job),
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
+            raise_on_error=False,
+        )
+        events = [
+            record.event_log_entry.dagster_event
+            for record in instance.get_records_for_run(result.run_id).records
+            if record.event_log_entry.dagster_event is not None
+        ]
+        print()
+        print(ROW.format("asset", "status", "checks", "duration", "reason"))
+        print("-" * 120)
+        for row in table(events):
+            print(ROW.format(*row).rstrip())
+        print(f"\nDagster run {result.run_id}: {'success' if result.success else 'FAILURE'}")
+        return 0 if result.success else 1
+
+
+def shop_job() -> dg.JobDefinition:
+    return definitions.defs.resolve_job_def("shop")
+
+
+def table(events: list[dg.DagsterEvent]) -> Iterator[tuple[str, str, str, str, str]]:
+    """One row an asset: what the event log says of it, and nothing else."""
+    materializations = {
+        event.asset_key: event.materialization
+        for event in events
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION
+    }
+    evaluations: dict[dg.AssetKey, list] = {}
+    for event in events:
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            evaluations.setdefault(evaluation.asset_key, []).append(evaluation)
+    for key in definitions.defs.resolve_asset_graph().toposorted_asset_keys:
+        status, reason, checks = "not run", "", Counter()
+        for evaluation in evaluations.get(key, []):
+            metadata = {name: value.value for name, value in evaluation.metadata.items()}
+            if evaluation.check_name == EXECUTION_STATUS_CHECK:
+                status = str(metadata["status"])
+                reason = str(metadata.get("reason", ""))
+                if metadata.get("next_due"):
+                    reason += f", next due {metadata['next_due']}"
+            elif evaluation.passed:
+                checks["passed"] += 1
+            else:
+                checks["failed" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warned"] += 1
+        duration = ""
+        if key in materializations:
+            if status == "not run":
+                status = "materialized"
+            seconds = materializations[key].metadata.get("duration_seconds")
+            duration = f"{seconds.value:.2f} s" if seconds is not None else ""
+        listed = ", ".join(f"{number} {what}" for what, number in sorted(checks.items()))
+        yield key.to_user_string(), status, listed, duration, reason
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

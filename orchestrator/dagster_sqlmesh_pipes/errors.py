@@ -1,0 +1,34 @@
+"""What can go wrong on Dagster's side before, beside and after a run, one class a cause."""
+
+from __future__ import annotations
+
+
+class SQLMeshPipesError(Exception):
+    """Base of this package's errors; the message is for the user, whole and by itself."""
+
+
+class LaunchError(SQLMeshPipesError):
+    """The runner could not be started.
+
+    Attributes:
+        transient: whether starting it again, with nothing changed, can help.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        self.transient = transient
+        super().__init__(message)
+
+
+class DuplicateAssetKeyError(SQLMeshPipesError):
+    """Two models got one asset key, or keys that Dagster cannot tell apart.
+
+    Attributes:
+        models: FQNs of both.
+    """
+
+    def __init__(self, first: str, second: str, key: str) -> None:
+        self.models = (first, second)
+        super().__init__(
+            f"The models {first} and {second} both get the asset key {key}: "
+            "give them different keys in the translator's get_asset_key."
+        )

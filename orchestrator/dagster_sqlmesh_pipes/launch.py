@@ -1,0 +1,195 @@
+"""Starting a runner somewhere, reading what it writes, and ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_sqlmesh_pipes.errors import LaunchError
+
+_CHUNK = 64 * 1024
+_LAST_WORDS_LINES = 30
+_FOREIGN_ENVIRONMENT = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+"""Not handed on: they would mix the packages of Dagster's environment into the runner's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerCall:
+    """What to start.
+
+    Attributes:
+        arguments: of ``sqlmesh-runner``.
+        env: variables that Dagster Pipes needs in the runner's environment.
+        project_dir: where the SQLMesh project is, for a launcher that runs on this host.
+    """
+
+    arguments: Sequence[str]
+    env: Mapping[str, str]
+    project_dir: Path
+
+
+class Runner(ABC):
+    """A runner that was started. One thread reads its output; the others may be called from any thread."""
+
+    @abstractmethod
+    def output(self) -> Iterator[bytes]:
+        """What it writes to standard output, in any pieces, until it writes no more."""
+
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Ask it to end: it then reports what it has done, within its grace period."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it at once, with whatever it started. Does nothing if nothing is left."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What and where it is, for messages: ``process 4711``."""
+
+    @abstractmethod
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error, for the case that it says nothing else."""
+
+
+class Launcher(dg.ConfigurableResource[Any], ABC):
+    """How runners are started. Subclass it to start them elsewhere.
+
+    Attributes:
+        grace_period_seconds: how long a runner may take to end itself before it is killed.
+    """
+
+    grace_period_seconds: float = 30.0
+
+    @abstractmethod
+    def launch(self, call: RunnerCall) -> Runner:
+        """Start a runner.
+
+        Raises:
+            LaunchError: it cannot be started; the message says what to do.
+        """
+
+    @abstractmethod
+    def context_injector(self) -> dg.PipesContextInjector:
+        """How the Pipes context reaches a runner."""
+
+
+class SubprocessLauncher(Launcher):
+    """Starts the runner as a process on this host, in a process group of its own.
+
+    Attributes:
+        command: how to call the runner; by default ``sqlmesh-runner`` from the PATH. With a virtual environment of its own:
+            ``["/opt/sqlmesh/bin/sqlmesh-runner"]``.
+        python: a Python interpreter that has the runner installed, instead of ``command``.
+        env: variables to add to the runner's environment, or to replace there.
+        working_dir: where the runner is started; by default the project's directory.
+    """
+
+    command: list[str] = []
+    python: str | None = None
+    env: dict[str, str] = {}
+    working_dir: str | None = None
+
+    def launch(self, call: RunnerCall) -> Runner:
+        if self.command and self.python:
+            raise LaunchError("SubprocessLauncher takes a command or a python, and was given both.")
+        command = self.command or (
+            [self.python, "-m", "sqlmesh_pipes_runner"] if self.python else ["sqlmesh-runner"]
+        )
+        inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_ENVIRONMENT}
+        return _SubprocessRunner(
+            [*command, *call.arguments],
+            env={**inherited, **self.env, **call.env},
+            working_dir=Path(self.working_dir) if self.working_dir else call.project_dir,
+        )
+
+    def context_injector(self) -> dg.PipesContextInjector:
+        # A file, not a variable: Linux allows 128 KB for one variable, and a selection may be larger.
+        return dg.PipesTempFileContextInjector()
+
+
+class _SubprocessRunner(Runner):
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], working_dir: Path) -> None:
+        if not working_dir.is_dir():
+            raise LaunchError(
+                f"The runner cannot be started in {working_dir}: there is no such directory. "
+                "Give the SQLMesh project's directory, or the launcher's working_dir."
+            )
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(env),
+                cwd=working_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a process group of its own, to be ended as a whole
+            )
+        except FileNotFoundError:
+            raise LaunchError(
+                f"The runner command {command[0]!r} was not found. Install dagster-sqlmesh-pipes[sqlmesh] in the "
+                "runner's environment, and name the command there: "
+                'SubprocessLauncher(command=["/path/to/venv/bin/sqlmesh-runner"]).'
+            ) from None
+        except OSError as error:
+            raise LaunchError(
+                f"The runner command {command[0]!r} cannot be started: {error.strerror}."
+            ) from error
+        self._last_words: deque[bytes] = deque(maxlen=_LAST_WORDS_LINES)
+        self._forwarder = threading.Thread(target=self._forward_stderr, name="runner-stderr", daemon=True)
+        self._forwarder.start()
+
+    def output(self) -> Iterator[bytes]:
+        assert self._process.stdout is not None  # noqa: S101 - narrows the type
+        descriptor = self._process.stdout.fileno()
+        while chunk := os.read(descriptor, _CHUNK):
+            yield chunk
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        self._forwarder.join(timeout=2)
+
+    def describe(self) -> str:
+        return f"process {self._process.pid}"
+
+    def last_words(self) -> str:
+        if self._process.poll() is not None:
+            self._forwarder.join(timeout=2)
+        return b"".join(self._last_words).decode("utf-8", "replace").strip()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The group outlives its leader while anything that the runner started is alive.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _forward_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - narrows the type
+        with self._process.stderr as stream:
+            for line in iter(lambda: stream.readline(_CHUNK), b""):
+                self._last_words.append(line)
+                sys.stderr.write(line.decode("utf-8", "replace"))
+                sys.stderr.flush()

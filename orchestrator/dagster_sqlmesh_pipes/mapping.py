@@ -1,0 +1,324 @@
+"""From a runner's events to Dagster's results. Pure: events in, results out; no input, no output, no clock.
+
+executed  → a materialization with a result for each audit, and ``sqlmesh_execution_status`` passed
+skipped   → no materialization; ``sqlmesh_execution_status`` not passed, a warning, with the reason
+failed    → no materialization; results of the audits that ran; ``sqlmesh_execution_status`` not passed, an error
+
+An audit that did not run in this run has no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+from typing_extensions import assert_never
+
+from dagster_sqlmesh_pipes.specs import SpecIndex
+from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
+from sqlmesh_pipes_protocol.events import (
+    AuditEvaluated,
+    AuditOutcome,
+    BatchFinished,
+    ErrorInfo,
+    EvaluationStarted,
+    Event,
+    Heartbeat,
+    Interval,
+    Log,
+    ModelExecuted,
+    ModelFailed,
+    ModelOutcome,
+    ModelSkipped,
+    ModelStarted,
+    RunFinished,
+    RunStarted,
+    UnknownEvent,
+)
+
+Result = dg.MaterializeResult[Any] | dg.AssetCheckResult
+
+_AN_INTERVAL = "{} to {}"
+_MAX_INTERVALS = 20
+
+
+class ResultMapper:
+    """Follows one run. Yields each model's results when its terminal event comes, each model once.
+
+    Args:
+        index: the specs that the run is about.
+        selected_keys: assets that Dagster selected; others yield nothing.
+        selected_checks: checks that Dagster selected.
+        already_materialized: by earlier attempts of the same step; not reported as skipped.
+    """
+
+    def __init__(
+        self,
+        index: SpecIndex,
+        selected_keys: Collection[dg.AssetKey],
+        selected_checks: Collection[dg.AssetCheckKey],
+        already_materialized: Collection[dg.AssetKey] = (),
+    ) -> None:
+        self._index = index
+        self._keys = selected_keys
+        self._checks = selected_checks
+        self._already_materialized = already_materialized
+        self._audits: dict[str, dict[str, list[AuditEvaluated]]] = {}
+        self._told: set[str] = set()
+        self.failures: dict[str, ErrorInfo] = {}
+        """Failed models, by FQN, in the order of their failing."""
+        self.unknown: dict[str, None] = {}
+        """What ran and has no spec: models by FQN, audits as ``model: audit``, in order."""
+
+    def results(self, event: Event | UnknownEvent) -> Iterator[Result]:
+        """What an event means for Dagster: mostly nothing."""
+        match event:
+            case AuditEvaluated():
+                self._audits.setdefault(event.model, {}).setdefault(event.audit, []).append(event)
+            case ModelExecuted():
+                yield from self._executed(event)
+            case ModelFailed():
+                yield from self._failed(event)
+            case ModelSkipped():
+                yield from self._skipped(event)
+            case RunFinished():
+                for outcome in event.digest:
+                    yield from self._from_digest(outcome)
+            case (
+                RunStarted()
+                | EvaluationStarted()
+                | ModelStarted()
+                | BatchFinished()
+                | Log()
+                | Heartbeat()
+                | UnknownEvent()
+            ):
+                return
+            case _:
+                assert_never(event)
+
+    def _executed(self, event: ModelExecuted) -> Iterator[Result]:
+        key = self._key_to_tell(event.model)
+        if key is None:
+            return
+        metadata: dict[str, Any] = {
+            "sqlmesh_model": event.model,
+            "intervals": _intervals(event.intervals),
+            "batches": event.batches,
+            "duration_seconds": event.duration_ms / 1000,
+        }
+        if event.rows is not None:
+            metadata["rows_processed"] = event.rows
+        if event.bytes is not None:
+            metadata["bytes_processed"] = event.bytes
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata=metadata,
+            check_results=[
+                *self._status(key, event.model, "executed", "SQLMesh ran the model.", passed=True),
+                *self._audit_results(key, event.model),
+            ],
+        )
+
+    def _failed(self, event: ModelFailed) -> Iterator[Result]:
+        self.failures.setdefault(event.model, event.error)
+        key = self._key_to_tell(event.model)
+        if key is None:
+            return
+        extra: dict[str, Any] = {
+            "reason": event.error.category,
+            "transient": event.error.transient,
+            "error_class": event.error.error_class,
+        }
+        if event.interval is not None:
+            extra["failed_interval"] = _intervals([event.interval])
+        if event.intervals:
+            extra["intervals_done"] = _intervals(event.intervals)
+        if event.failed_audits:
+            extra["failed_audits"] = ", ".join(event.failed_audits)
+        if event.error.traceback:
+            extra["traceback"] = dg.MetadataValue.md(f"```\n{event.error.traceback}\n```")
+        yield from self._status(
+            key,
+            event.model,
+            "failed",
+            event.error.message,
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            extra=extra,
+        )
+        yield from self._audit_results(key, event.model)
+
+    def _skipped(self, event: ModelSkipped) -> Iterator[Result]:
+        if event.reason == "not_runnable" and event.model not in self._index.keys:
+            return  # an embedded model: no asset, and nothing that ran
+        key = self._key_to_tell(event.model)
+        if key is None or key in self._already_materialized:
+            return
+        extra: dict[str, Any] = {"reason": event.reason}
+        if event.blocked_by:
+            extra["blocked_by"] = ", ".join(event.blocked_by)
+        if event.next_due:
+            extra["next_due"] = event.next_due
+        yield from self._status(
+            key,
+            event.model,
+            "skipped",
+            event.detail,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            extra=extra,
+        )
+        yield from self._audit_results(key, event.model)
+
+    def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
+        """Results of a model whose terminal event was lost on the way."""
+        if outcome.model in self._told or outcome.model in self.unknown:
+            return
+        seen = self._audits.setdefault(outcome.model, {})
+        for audit in outcome.audits:
+            if audit.audit not in seen:
+                seen[audit.audit] = [_from_outcome(outcome.model, audit)]
+        match outcome.status:
+            case "executed":
+                executed = ModelExecuted(
+                    model=outcome.model,
+                    intervals=outcome.intervals,
+                    batches=len(outcome.intervals),
+                    duration_ms=0,
+                )
+                yield from self._executed(executed)
+            case "failed":
+                yield from self._failed(
+                    ModelFailed(
+                        model=outcome.model,
+                        error=outcome.error or _unknown_error(),
+                        interval=None,
+                        failed_audits=tuple(
+                            audit.audit
+                            for audit in outcome.audits
+                            if audit.blocking and not audit.passed and not audit.skipped
+                        ),
+                        intervals=outcome.intervals,
+                        batches=len(outcome.intervals),
+                        duration_ms=None,
+                    )
+                )
+            case "skipped":
+                reason = outcome.reason or "interrupted"
+                yield from self._skipped(
+                    ModelSkipped(model=outcome.model, reason=reason, detail=f"Skipped: {reason}.")
+                )
+
+    def _key_to_tell(self, fqn: str) -> dg.AssetKey | None:
+        """The model's key where its results are still to be yielded."""
+        key = self._index.keys.get(fqn)
+        if key is None:
+            self.unknown[fqn] = None
+            return None
+        if fqn in self._told or key not in self._keys:
+            return None
+        self._told.add(fqn)
+        return key
+
+    def _status(
+        self,
+        key: dg.AssetKey,
+        fqn: str,
+        status: str,
+        message: str,
+        *,
+        passed: bool,
+        severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+        extra: dict[str, Any] | None = None,
+    ) -> Iterator[dg.AssetCheckResult]:
+        if dg.AssetCheckKey(key, EXECUTION_STATUS_CHECK) in self._checks:
+            yield dg.AssetCheckResult(
+                asset_key=key,
+                check_name=EXECUTION_STATUS_CHECK,
+                passed=passed,
+                severity=severity,
+                description=message,
+                metadata={
+                    "status": status,
+                    **(extra or {}),
+                    "message": message,
+                    "sqlmesh_model": fqn,
+                    "check_type": "execution_status",
+                },
+            )
+
+    def _audit_results(self, key: dg.AssetKey, fqn: str) -> Iterator[dg.AssetCheckResult]:
+        for identity, evaluations in self._audits.get(fqn, {}).items():
+            name = self._index.checks.get((fqn, identity))
+            if name is None:
+                self.unknown[f"{fqn}: {identity}"] = None
+                continue
+            ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+            if ran and dg.AssetCheckKey(key, name) in self._checks:
+                yield _audit_result(key, name, ran)
+
+
+def _audit_result(key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated]) -> dg.AssetCheckResult:
+    """One result for an audit's evaluations on all batches: failed if one failed, and then that one is shown."""
+    failed = [evaluation for evaluation in evaluations if not evaluation.passed]
+    shown = failed[0] if failed else evaluations[-1]
+    failing_rows = sum(evaluation.failing_rows or 0 for evaluation in evaluations)
+    metadata: dict[str, Any] = {
+        "failing_rows": failing_rows,
+        "blocking": shown.blocking,
+        "arguments": dict(shown.arguments),
+        "sqlmesh_audit": shown.name,
+        "sqlmesh_model": shown.model,
+        "check_type": "audit",
+    }
+    if shown.query:
+        metadata["query"] = dg.MetadataValue.md(f"```sql\n{shown.query}\n```")
+    if shown.dialect:
+        metadata["dialect"] = shown.dialect
+    intervals = [e.interval for e in (failed or evaluations) if e.interval is not None]
+    if intervals:
+        metadata["failed_intervals" if failed else "intervals"] = _intervals(intervals)
+    rows = f"{failing_rows:,} {'row' if failing_rows == 1 else 'rows'} failed"
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if shown.blocking else dg.AssetCheckSeverity.WARN,
+        description=rows if failed else None,
+        metadata=metadata,
+    )
+
+
+def _from_outcome(fqn: str, outcome: AuditOutcome) -> AuditEvaluated:
+    return AuditEvaluated(
+        model=fqn,
+        audit=outcome.audit,
+        name=outcome.audit,
+        arguments={},
+        blocking=outcome.blocking,
+        skipped=outcome.skipped,
+        passed=outcome.passed,
+        failing_rows=outcome.failing_rows,
+        query=None,
+        dialect=None,
+        interval=None,
+    )
+
+
+def _unknown_error() -> ErrorInfo:
+    return ErrorInfo(
+        error_class="unknown", message="The runner did not say why.", category="internal", transient=False
+    )
+
+
+def _intervals(intervals: Iterable[Interval]) -> str:
+    listed = list(dict.fromkeys((_short(i.start), _short(i.end)) for i in intervals))
+    text = ", ".join(_AN_INTERVAL.format(*pair) for pair in listed[:_MAX_INTERVALS])
+    more = len(listed) - _MAX_INTERVALS
+    return f"{text} and {more} more" if more > 0 else text
+
+
+def _short(time: str) -> str:
+    return time.removesuffix("T00:00:00Z")

@@ -1,0 +1,138 @@
+"""The resource that asset functions use to run SQLMesh.
+
+Annotations are not postponed here: Dagster reads them when the class is made.
+"""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
+from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
+from dagster_sqlmesh_pipes.project import SQLMeshProject
+from dagster_sqlmesh_pipes.session import Session
+from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, SpecIndex
+from sqlmesh_pipes_protocol.request import RunRequest
+
+
+class SQLMeshResource(dg.ConfigurableResource[Any]):
+    """Runs SQLMesh out of process.
+
+    Make it from a project, ``SQLMeshResource(project=project)``, or from the single values.
+
+    Attributes:
+        project_dirs: the SQLMesh project's directory, where the runner sees it; several for a multi-repository project.
+        gateway: a gateway of the project; None for the project's default.
+        environment: the SQLMesh environment to run.
+        config: name of a config object in config.py.
+        ignore_cron: run all missing intervals, whether a cron has elapsed or not.
+        skip_janitor: do not clean up expired environments and snapshots.
+        launcher: how and where the runner is started.
+    """
+
+    project_dirs: list[str]
+    gateway: str | None = None
+    environment: str = "prod"
+    config: str | None = None
+    ignore_cron: bool = False
+    skip_janitor: bool = False
+    launcher: dg.ResourceDependency[Launcher]
+
+    def __init__(
+        self,
+        project: SQLMeshProject | None = None,
+        *,
+        project_dir: str | Path | None = None,
+        launcher: Launcher | None = None,
+        **settings: Any,
+    ) -> None:
+        if project is not None:
+            settings.setdefault("project_dirs", [str(path) for path in project.project_dirs])
+            settings.setdefault("gateway", project.gateway)
+            settings.setdefault("environment", project.environment)
+        elif project_dir is not None:
+            settings.setdefault("project_dirs", [str(project_dir)])
+        settings["launcher"] = launcher or SubprocessLauncher()
+        super().__init__(**{name: value for name, value in settings.items() if value is not None})
+
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        execution_time: str | None = None,
+        include_upstream: bool = False,
+        message_reader: dg.PipesMessageReader | None = None,
+    ) -> Iterator[Result]:
+        """Run the assets that Dagster selected, and yield their results while SQLMesh runs.
+
+        Args:
+            context: of a function made an asset with `sqlmesh_assets`.
+            start: start of the interval to run, as ``sqlmesh run`` takes it; None where SQLMesh decides.
+            end: its end.
+            execution_time: what counts as now.
+            include_upstream: run what the selected models read as well.
+            message_reader: a Pipes message reader to take the place of the default one.
+
+        Yields:
+            A `dagster.MaterializeResult` with check results for each model that ran, check results alone for one that was
+            skipped or failed, each as soon as it is known.
+
+        Raises:
+            dagster.Failure: after all results: a model failed, the run did, or the runner died. Retries are allowed if trying
+                again can help.
+        """
+        definition = context.assets_def
+        index = SpecIndex.of(definition.specs, definition.check_specs)
+        selected = context.selected_asset_keys
+        models = [fqn for fqn, key in index.keys.items() if key in selected]
+        whole = str(len(models)) == context.op_def.tags.get(MODEL_COUNT_TAG)
+        session = Session(
+            context,
+            self.launcher,
+            RunnerCall(
+                arguments=self._arguments(start=start, end=end, execution_time=execution_time),
+                env={},
+                project_dir=Path(self.project_dirs[0]),
+            ),
+            RunRequest(
+                run_id=str(uuid.uuid4()),
+                models=None if whole else tuple(models),
+                include_upstream=include_upstream,
+            ),
+            ResultMapper(
+                index, selected, context.selected_asset_check_keys, _materialized_by_earlier_attempts(context)
+            ),
+            message_reader,
+        )
+        yield from session.results()
+
+    def _arguments(self, **times: str | None) -> list[str]:
+        arguments = ["run", self.environment]
+        for directory in self.project_dirs:
+            arguments += ["--project", directory]
+        named = {"gateway": self.gateway, "config": self.config, **times}
+        for name, value in named.items():
+            if value is not None:
+                arguments += [f"--{name.replace('_', '-')}", value]
+        if self.ignore_cron:
+            arguments.append("--ignore-cron")
+        if self.skip_janitor:
+            arguments.append("--skip-janitor")
+        arguments += ["--grace-period", f"{max(self.launcher.grace_period_seconds - 5, 1):g}"]
+        return arguments
+
+
+def _materialized_by_earlier_attempts(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
+    """On a retry of the step: what this run has materialized already, which SQLMesh then has nothing to do for."""
+    if context.retry_number == 0:
+        return set()
+    records = context.instance.get_records_for_run(
+        context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+    ).records
+    events = (record.event_log_entry.dagster_event for record in records)
+    return {event.asset_key for event in events if event is not None and event.asset_key is not None}

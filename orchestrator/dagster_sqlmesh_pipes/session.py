@@ -1,0 +1,300 @@
+"""One run through a launcher: starts the runner, hands on its results while it runs, ends it on every path.
+
+The thread that Dagster gave us yields results; a second thread reads the runner's output and never waits for Dagster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from dagster_sqlmesh_pipes.errors import LaunchError
+from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall
+from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
+from dagster_sqlmesh_pipes.pipes import (
+    Closed,
+    EndOfOutput,
+    Item,
+    Payload,
+    RunnerMessageHandler,
+    RunnerOutputReader,
+    context_data,
+)
+from sqlmesh_pipes_protocol.codec import Envelope
+from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError, VersionMismatchError
+from sqlmesh_pipes_protocol.events import EvaluationStarted, Log, ModelFailed, RunFinished, RunStarted
+from sqlmesh_pipes_protocol.framing import EventStream
+from sqlmesh_pipes_protocol.request import RunRequest
+
+_POLL_SECONDS = 1.0
+_DRAIN_SECONDS = 5.0
+"""How long output may stay open after the runner's process has ended: a child of it may hold it."""
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+class Session:
+    """A runner's run, from Dagster's side. Used once.
+
+    Args:
+        context: of the asset function that asks for the run.
+        launcher: starts the runner.
+        call: what to start, without the variables of Pipes.
+        request: what to ask of the runner.
+        mapper: makes results of events.
+        message_reader: takes the place of the default one, which reads the runner's standard output.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        launcher: Launcher,
+        call: RunnerCall,
+        request: RunRequest,
+        mapper: ResultMapper,
+        message_reader: dg.PipesMessageReader | None = None,
+    ) -> None:
+        self._context = context
+        self._launcher = launcher
+        self._call = call
+        self._request = request
+        self._mapper = mapper
+        self._reader = message_reader or RunnerOutputReader()
+        self._events = EventStream(request.run_id)
+        self._closed_with: str | None = None
+        self._broken: Exception | None = None
+
+    def results(self) -> Iterator[Result]:
+        """Run, and yield each model's results as soon as its outcome is known.
+
+        Raises:
+            dagster.Failure: after all results: a model failed, the run did, or the runner died.
+        """
+        handler = RunnerMessageHandler(self._context, self._reader)
+        injector = self._launcher.context_injector()
+        data = context_data(self._context, self._request)
+        with injector.inject_context(data) as context_params, handler.handle_messages() as message_params:
+            session = dg.PipesSession(
+                context_data=data,
+                message_handler=handler,
+                context_injector_params=context_params,
+                message_reader_params=message_params,
+                context=self._context,
+            )
+            call = RunnerCall(
+                arguments=self._call.arguments,
+                env=session.get_bootstrap_env_vars(),
+                project_dir=self._call.project_dir,
+            )
+            try:
+                runner = self._launcher.launch(call)
+            except LaunchError as error:
+                raise dg.Failure(str(error), allow_retries=error.transient) from error
+            try:
+                yield from self._follow(runner, handler)
+            finally:
+                runner.kill()
+        # A reader of the user's own may bring its last messages when it is closed.
+        yield from self._drain(handler)
+        self._conclude(runner)
+
+    def _follow(self, runner: Runner, handler: RunnerMessageHandler) -> Iterator[Result]:
+        """Yield results until the runner is silent and gone. An interrupt ends the runner first, then goes on."""
+        pump = threading.Thread(target=self._pump, args=(runner, handler), name="runner-output", daemon=True)
+        pump.start()
+        interrupt: BaseException | None = None
+        kill_at: float | None = None
+        gone_at: float | None = None
+        while True:
+            item: Item | None = None
+            try:
+                with contextlib.suppress(queue.Empty):
+                    item = handler.items.get(timeout=_POLL_SECONDS)
+            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
+                if interrupt is not None:
+                    runner.kill()
+                interrupt = caught
+                kill_at = time.monotonic() + self._launcher.grace_period_seconds
+                runner.terminate()
+            if isinstance(item, EndOfOutput):
+                if item.error is not None:
+                    self._broken = RuntimeError(f"the runner's output could not be read: {item.error!r}")
+                break
+            if item is not None:
+                yield from self._handle(item)
+                if self._broken is not None:
+                    break
+            now = time.monotonic()
+            if kill_at is not None and now >= kill_at:
+                runner.kill()
+                kill_at = None
+            if item is None and runner.exit_code() is not None:
+                gone_at = gone_at or now
+                if now - gone_at >= _DRAIN_SECONDS:
+                    break
+        if interrupt is not None:
+            raise interrupt
+
+    def _drain(self, handler: RunnerMessageHandler) -> Iterator[Result]:
+        while True:
+            try:
+                item = handler.items.get_nowait()
+            except queue.Empty:
+                return
+            yield from self._handle(item)
+
+    def _pump(self, runner: Runner, handler: RunnerMessageHandler) -> None:
+        error: BaseException | None = None
+        reader = self._reader if isinstance(self._reader, RunnerOutputReader) else RunnerOutputReader()
+        try:
+            for chunk in runner.output():
+                reader.feed(chunk)
+            reader.close()
+        except Exception as caught:  # noqa: BLE001 - the thread's boundary; told by the thread that yields results
+            error = caught
+        handler.items.put(EndOfOutput(error))
+
+    def _handle(self, item: Item) -> Iterator[Result]:
+        match item:
+            case Payload(value):
+                envelope = self._receive(value)
+                if envelope is not None:
+                    self._log(envelope)
+                    yield from self._mapper.results(envelope.event)
+            case Closed(error):
+                self._closed_with = error
+            case EndOfOutput():
+                return
+
+    def _receive(self, value: object) -> Envelope | None:
+        if not isinstance(value, dict):
+            self._context.log.warning(f"The runner reported something that is no event: {value!r}"[:500])
+            return None
+        try:
+            return self._events.receive(value)
+        except VersionMismatchError as error:
+            self._broken = error
+        except (DecodeError, EventTooLargeError) as error:
+            # The run's last event has a digest: what this one said is not lost.
+            self._context.log.warning(f"An event of the runner could not be read: {error}")
+        return None
+
+    def _log(self, envelope: Envelope) -> None:
+        """What is worth a line in Dagster's log: each costs about as much as a result."""
+        log = self._context.log
+        match envelope.event:
+            case RunStarted() as event:
+                log.info(
+                    f"SQLMesh {event.versions.sqlmesh} runs environment {event.environment!r}: "
+                    f"{event.models_selected} of {event.models_deployed} models selected."
+                )
+            case EvaluationStarted() as event:
+                due = sum(bool(batches.intervals) for batches in event.batches)
+                again = " (again: the environment changed)" if event.attempt > 1 else ""
+                log.info(f"{due} models are due{again}.")
+            case ModelFailed() as event:
+                log.error(f"{event.model} failed: {event.error.message}")
+            case Log() as event if event.level in ("warning", "error"):
+                log.log(_LEVELS[event.level], f"{event.logger}: {event.message}")
+            case RunFinished() as event:
+                counts = event.counts
+                log.info(
+                    f"SQLMesh {event.status.replace('_', ' ')}: {counts.executed} executed, {counts.skipped} skipped, "
+                    f"{counts.failed} failed."
+                )
+
+    def _conclude(self, runner: Runner) -> None:
+        """Say what was odd, and raise if the run was no success. Everything SQLMesh reported has been yielded."""
+        if self._mapper.unknown:
+            self._context.log.warning(
+                "The manifest is older than what is deployed; these ran and have no asset or check: "
+                + "; ".join(self._mapper.unknown)
+                + ". Write it again with: sqlmesh-runner manifest"
+            )
+        if self._broken is not None:
+            raise dg.Failure(_sentence(self._broken), allow_retries=False)
+        finished = self._events.finished
+        if finished is None:
+            raise self._death(runner)
+        missing = self._events.missing()
+        if missing:
+            lost = sum(len(gap) for gap in missing)
+            self._context.log.warning(
+                f"{lost} events were lost on the way; results come from the run's digest."
+            )
+        match finished.status:
+            case "success" | "nothing_to_do":
+                return
+            case "failed":
+                raise self._failure()
+            case "interrupted":
+                raise dg.Failure("The SQLMesh run was stopped before its end.", allow_retries=True)
+            case "error":
+                error = finished.error
+                raise dg.Failure(
+                    error.message if error else "The SQLMesh run broke off; the runner did not say why.",
+                    metadata={
+                        "category": error.category,
+                        "error_class": error.error_class,
+                        **(
+                            {"traceback": dg.MetadataValue.md(f"```\n{error.traceback}\n```")}
+                            if error.traceback
+                            else {}
+                        ),
+                    }
+                    if error
+                    else None,
+                    allow_retries=error.transient if error else False,
+                )
+
+    def _failure(self) -> dg.Failure:
+        failures = self._mapper.failures
+        listed = "; ".join(f"{fqn}: {_sentence(error.message)}" for fqn, error in failures.items())
+        number = f"{len(failures)} {'model' if len(failures) == 1 else 'models'} failed"
+        metadata: dict[str, Any] = {
+            fqn: dg.MetadataValue.md(f"```\n{error.traceback or error.message}\n```")
+            for fqn, error in failures.items()
+        }
+        return dg.Failure(
+            f"{number}: {listed}",
+            metadata=metadata,
+            allow_retries=all(error.transient for error in failures.values()),
+        )
+
+    def _death(self, runner: Runner) -> dg.Failure:
+        code = runner.exit_code()
+        how = f"exited with status {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"
+        began = "in mid-run" if self._events.received else "before it reported anything"
+        parts = [f"The runner ({runner.describe()}) {how} {began}: what it had not reported is unknown."]
+        if self._closed_with:
+            parts.append(f"It closed with {self._closed_with}.")
+        last_words = runner.last_words()
+        if last_words:
+            parts.append(f"It last wrote:\n{last_words}")
+        # A process that is killed may fare better next time; one that exits by itself says the same again.
+        return dg.Failure(" ".join(parts), allow_retries=code is not None and code < 0)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _sentence(text: object) -> str:
+    line = str(text).strip().partition("\n")[0]
+    return line if line.endswith((".", "!", "?")) else f"{line}."

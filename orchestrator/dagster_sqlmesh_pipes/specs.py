@@ -1,0 +1,177 @@
+"""From the manifest to Dagster's specs, and from Dagster's specs back to models and audits.
+
+The way back goes through the specs' own metadata: whatever key or check name a translator chose, a run finds the model and the
+audit that it belongs to, in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dagster_sqlmesh_pipes.errors import DuplicateAssetKeyError
+from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK, SQLMeshTranslator, short_digest
+from sqlmesh_pipes_protocol.manifest import Manifest, Model
+
+MODEL_KEY = "sqlmesh/model"
+AUDIT_KEY = "sqlmesh/audit"
+MODEL_COUNT_TAG = "sqlmesh/project_models"
+"""Op tag: how many models the project has, so that a run can tell a whole selection from a part."""
+
+EMBEDDED = "EMBEDDED"
+"""The kind of models that exist in other models' queries only; they are no assets."""
+
+
+@dataclass(frozen=True)
+class ProjectSpecs:
+    """A project's assets and checks, in the manifest's order."""
+
+    assets: list[dg.AssetSpec]
+    checks: list[dg.AssetCheckSpec]
+
+
+@dataclass(frozen=True)
+class SpecIndex:
+    """What a run has to know of the specs it runs.
+
+    Attributes:
+        keys: asset key of each model, by FQN.
+        checks: check name of each audit, by FQN and identity.
+    """
+
+    keys: Mapping[str, dg.AssetKey]
+    checks: Mapping[tuple[str, str], str]
+
+    @classmethod
+    def of(cls, assets: Iterable[dg.AssetSpec], checks: Iterable[dg.AssetCheckSpec]) -> SpecIndex:
+        keys = {str(spec.metadata[MODEL_KEY]): spec.key for spec in assets if MODEL_KEY in spec.metadata}
+        models = {key: fqn for fqn, key in keys.items()}
+        return cls(
+            keys=keys,
+            checks={
+                (models[check.asset_key], str(check.metadata[AUDIT_KEY])): check.name
+                for check in checks
+                if check.asset_key in models and AUDIT_KEY in check.metadata
+            },
+        )
+
+
+def runnable(manifest: Manifest) -> list[Model]:
+    """The models that SQLMesh evaluates: those that become assets."""
+    return [model for model in manifest.models if model.kind != EMBEDDED]
+
+
+def build_specs(
+    manifest: Manifest, translator: SQLMeshTranslator, *, group_name: str | None = None
+) -> ProjectSpecs:
+    """The specs of all runnable models and of their audits.
+
+    Args:
+        manifest: the project.
+        translator: how models look in Dagster.
+        group_name: for all assets, instead of the translator's.
+
+    Raises:
+        DuplicateAssetKeyError: two models get keys that Dagster cannot tell apart; it names both.
+    """
+    models = runnable(manifest)
+    keys = asset_keys(models, translator)
+    embedded = {model.fqn: model for model in manifest.models if model.kind == EMBEDDED}
+    assets: list[dg.AssetSpec] = []
+    checks: list[dg.AssetCheckSpec] = []
+    for model in models:
+        key = keys[model.fqn]
+        upstream = {
+            keys.get(fqn) or translator.get_external_asset_key(fqn) for fqn in _read_by(model, embedded)
+        }
+        assets.append(
+            dg.AssetSpec(
+                key,
+                deps=sorted(upstream - {key}),
+                description=translator.get_description(model),
+                metadata={**translator.get_metadata(model), MODEL_KEY: model.fqn},
+                skippable=True,
+                group_name=group_name or translator.get_group_name(None, model),
+                code_version=translator.get_code_version(model),
+                owners=translator.get_owners(model),
+                tags=translator.get_tags(None, model),
+                kinds=translator.get_kinds(model, manifest.engine),
+            )
+        )
+        checks.extend(_check_specs(model, key, translator))
+    return ProjectSpecs(assets, checks)
+
+
+def asset_keys(models: Iterable[Model], translator: SQLMeshTranslator) -> dict[str, dg.AssetKey]:
+    """Each model's key, by FQN, all of them distinct in Dagster.
+
+    Dagster names outputs after keys, and there ``-`` and ``.`` are underscores too. Where the default keys of two models would
+    meet, the later one in order of FQNs gets a short digest of its FQN. Keys of a translator's own are never altered.
+
+    Raises:
+        DuplicateAssetKeyError: a translator's own keys meet.
+    """
+    own_keys = type(translator).get_asset_key is not SQLMeshTranslator.get_asset_key
+    keys: dict[str, dg.AssetKey] = {}
+    taken: dict[str, str] = {}
+    # Names that Dagster leaves as they are come first: they keep their keys whatever joins the project later.
+    for model in sorted(models, key=lambda model: (not _is_plain(model), model.fqn)):
+        key = translator.get_asset_key(model)
+        identifier = key.to_python_identifier()
+        if identifier in taken and not own_keys:
+            key = dg.AssetKey([*key.path[:-1], f"{key.path[-1]}_{short_digest(model.fqn)}"])
+            identifier = key.to_python_identifier()
+        if identifier in taken:
+            raise DuplicateAssetKeyError(taken[identifier], model.fqn, key.to_user_string())
+        taken[identifier] = model.fqn
+        keys[model.fqn] = key
+    return keys
+
+
+def _is_plain(model: Model) -> bool:
+    return all(
+        part is None or part.replace("_", "a").isalnum()
+        for part in (model.catalog, model.schema, model.table)
+    )
+
+
+def _read_by(model: Model, embedded: Mapping[str, Model]) -> set[str]:
+    """What a model reads, looking through embedded models."""
+    found: set[str] = set()
+    waiting, seen = list(model.depends_on), set()
+    while waiting:
+        fqn = waiting.pop()
+        if fqn in seen:
+            continue
+        seen.add(fqn)
+        if fqn in embedded:
+            waiting.extend(embedded[fqn].depends_on)
+        else:
+            found.add(fqn)
+    return found
+
+
+def _check_specs(
+    model: Model, key: dg.AssetKey, translator: SQLMeshTranslator
+) -> Iterable[dg.AssetCheckSpec]:
+    yield dg.AssetCheckSpec(
+        EXECUTION_STATUS_CHECK,
+        asset=key,
+        description="Whether SQLMesh ran the model: passed if it did, a warning with the reason if it skipped it, "
+        "an error if it failed.",
+    )
+    for audit in model.audits:
+        arguments = ", ".join(f"{name} := {value}" for name, value in audit.arguments.items())
+        yield dg.AssetCheckSpec(
+            translator.get_check_name(model, audit),
+            asset=key,
+            description=f"SQLMesh audit {audit.name}({arguments}), "
+            f"{'blocking' if audit.blocking else 'not blocking'}.",
+            # Never blocking in Dagster: SQLMesh blocks, and a failed model is not materialized.
+            metadata={
+                AUDIT_KEY: audit.audit,
+                **({"query": dg.MetadataValue.md(f"```sql\n{audit.query}\n```")} if audit.query else {}),
+            },
+        )
