@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from dagster_sqlmesh_pipes.errors import LaunchError
 
@@ -69,13 +70,11 @@ class Runner(ABC):
 
 
 class Launcher(dg.ConfigurableResource[Any], ABC):
-    """How runners are started. Subclass it to start them elsewhere.
+    """How runners are started. Subclass it to start them elsewhere."""
 
-    Attributes:
-        grace_period_seconds: how long a runner may take to end itself before it is killed.
-    """
-
-    grace_period_seconds: float = 30.0
+    grace_period_seconds: float = Field(
+        default=30.0, gt=0, description="How long a runner may take to end itself before it is killed."
+    )
 
     @abstractmethod
     def launch(self, call: RunnerCall) -> Runner:
@@ -93,18 +92,20 @@ class Launcher(dg.ConfigurableResource[Any], ABC):
 class SubprocessLauncher(Launcher):
     """Starts the runner as a process on this host, in a process group of its own.
 
-    Attributes:
-        command: how to call the runner; by default ``sqlmesh-runner`` from the PATH. With a virtual environment of its own:
-            ``["/opt/sqlmesh/bin/sqlmesh-runner"]``.
-        python: a Python interpreter that has the runner installed, instead of ``command``.
-        env: variables to add to the runner's environment, or to replace there.
-        working_dir: where the runner is started; by default the project's directory.
+    With a virtual environment of its own: ``SubprocessLauncher(command=["/opt/sqlmesh/bin/sqlmesh-runner"])``, or
+    ``SubprocessLauncher(python="/opt/sqlmesh/bin/python")``.
     """
 
-    command: list[str] = []
-    python: str | None = None
-    env: dict[str, str] = {}
-    working_dir: str | None = None
+    command: list[str] = Field(
+        default=[], description="How to call the runner; by default `sqlmesh-runner` from the PATH."
+    )
+    python: str | None = Field(
+        default=None, description="A Python interpreter that has the runner installed, instead of a command."
+    )
+    env: dict[str, str] = Field(default={}, description="Variables for the runner's environment.")
+    working_dir: str | None = Field(
+        default=None, description="Where the runner is started; by default the project's directory."
+    )
 
     def launch(self, call: RunnerCall) -> Runner:
         if self.command and self.python:

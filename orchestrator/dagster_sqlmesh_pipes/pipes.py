@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import orjson
@@ -130,7 +130,7 @@ def parse_message(line: bytes) -> PipesMessage | None:
         return None
     if not isinstance(value, dict) or not value.keys() >= _MESSAGE_KEYS:
         return None
-    return PipesMessage(**value)
+    return cast("PipesMessage", value)
 
 
 def context_data(context: dg.AssetExecutionContext, request: RunRequest) -> PipesContextData:

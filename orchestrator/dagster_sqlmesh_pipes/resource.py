@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
@@ -21,24 +22,22 @@ from sqlmesh_pipes_protocol.request import RunRequest
 class SQLMeshResource(dg.ConfigurableResource[Any]):
     """Runs SQLMesh out of process.
 
-    Make it from a project, ``SQLMeshResource(project=project)``, or from the single values.
-
-    Attributes:
-        project_dirs: the SQLMesh project's directory, where the runner sees it; several for a multi-repository project.
-        gateway: a gateway of the project; None for the project's default.
-        environment: the SQLMesh environment to run.
-        config: name of a config object in config.py.
-        ignore_cron: run all missing intervals, whether a cron has elapsed or not.
-        skip_janitor: do not clean up expired environments and snapshots.
-        launcher: how and where the runner is started.
+    Make it from a project, ``SQLMeshResource(project)``, or from the single values. The launcher says how and where the
+    runner is started; by default as ``sqlmesh-runner`` from the PATH, on this host.
     """
 
-    project_dirs: list[str]
-    gateway: str | None = None
-    environment: str = "prod"
-    config: str | None = None
-    ignore_cron: bool = False
-    skip_janitor: bool = False
+    project_dirs: list[str] = Field(
+        description="The SQLMesh project's directory, where the runner sees it; several for a multi-repository project."
+    )
+    gateway: str | None = Field(default=None, description="A gateway of the project; None for its default.")
+    environment: str = Field(default="prod", description="The SQLMesh environment to run.")
+    config: str | None = Field(default=None, description="Name of a config object in config.py.")
+    ignore_cron: bool = Field(
+        default=False, description="Run all missing intervals, whether a cron has elapsed or not."
+    )
+    skip_janitor: bool = Field(
+        default=False, description="Do not clean up expired environments and snapshots."
+    )
     launcher: dg.ResourceDependency[Launcher]
 
     def __init__(

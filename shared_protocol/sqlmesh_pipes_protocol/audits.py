@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,13 +40,16 @@ def audit_identities(calls: Sequence[AuditCall]) -> list[str]:
     for name in (name for name, uses in by_name.items() if uses > 1):
         places = [place for place, call in enumerate(calls) if call.name == name]
         same_name = [calls[place] for place in places]
-        suffixes = [_suffix(call, _differing(same_name)) for call in same_name]
-        alike = Counter(suffixes)
+        differing = _differing(same_name)
+        suffixes = [_suffix(call, differing) for call in same_name]
+        alike = defaultdict(list)
+        for call, suffix in zip(same_name, suffixes, strict=True):
+            alike[suffix].append(call.arguments)
         for place, call, suffix in zip(places, same_name, suffixes, strict=True):
-            if alike[suffix] > 1 and _distinct(same_name, call):
+            if any(arguments != call.arguments for arguments in alike[suffix]):
                 suffix = f"{suffix[: _MAX_SUFFIX - 9]}_{_digest(call)}"
             identities[place] = _safe(f"{name}_{suffix}")
-    return _numbered(identities)
+    return _numbered(calls, identities)
 
 
 def _differing(calls: Sequence[AuditCall]) -> list[str]:
@@ -61,10 +64,6 @@ def _suffix(call: AuditCall, keys: Sequence[str]) -> str:
     return spelled
 
 
-def _distinct(calls: Sequence[AuditCall], call: AuditCall) -> bool:
-    return any(other.arguments != call.arguments for other in calls)
-
-
 def _digest(call: AuditCall) -> str:
     text = "\0".join(f"{key}\0{value}" for key, value in sorted(call.arguments.items()))
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
@@ -74,14 +73,22 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub("_", text).strip("_") or _digest(AuditCall(name="", arguments={"": text}))
 
 
-def _numbered(identities: Sequence[str]) -> list[str]:
+def _numbered(calls: Sequence[AuditCall], identities: Sequence[str]) -> list[str]:
+    """Tell apart what is still alike. In an order of its own: the caller's must not decide who gets which number."""
+    by_name = Counter(call.name for call in calls)
+
+    def rank(place: int) -> tuple[bool, str, list[tuple[str, str]]]:
+        call = calls[place]
+        by_its_name_alone = by_name[call.name] == 1 and identities[place] == call.name
+        return (not by_its_name_alone, call.name, sorted(call.arguments.items()))
+
     taken: set[str] = set()
-    result = []
-    for identity in identities:
-        candidate, number = identity, 1
+    result = list(identities)
+    for place in sorted(range(len(calls)), key=rank):
+        candidate, number = identities[place], 1
         while candidate in taken:
             number += 1
-            candidate = f"{identity}_{number}"
+            candidate = f"{identities[place]}_{number}"
         taken.add(candidate)
-        result.append(candidate)
+        result[place] = candidate
     return result

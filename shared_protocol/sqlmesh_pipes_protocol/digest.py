@@ -9,14 +9,15 @@ from pathlib import Path
 
 _SUFFIXES = frozenset({".sql", ".py", ".yaml", ".yml", ".csv", ".json", ".env"})
 _NAMES = frozenset({".env"})
-_LEFT_OUT = frozenset({".cache", ".git", "__pycache__", "logs", "node_modules", "tests", "target"})
+_LEFT_OUT = frozenset({"__pycache__", "node_modules"})
+_LEFT_OUT_AT_THE_TOP = frozenset({"logs", "target", "tests"})  # deeper down they may be folders of models
 
 
 def project_digest(projects: Sequence[Path]) -> str:
     """SHA-256, as hexadecimal digits, over the names and contents of what defines the projects.
 
-    Counted are SQL, Python, YAML, CSV, JSON and .env files, in the order of their names. Left out are caches, logs, tests,
-    hidden folders and manifests themselves.
+    Counted are SQL, Python, YAML, CSV, JSON and .env files, in the order of their names. Left out are caches,
+    hidden folders, manifests themselves, and the project's own folders of logs, tests and build results.
     """
     digest = hashlib.sha256()
     for project in projects:
@@ -29,7 +30,8 @@ def project_digest(projects: Sequence[Path]) -> str:
 
 def _files(project: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(project):
-        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
+        left_out = _LEFT_OUT | _LEFT_OUT_AT_THE_TOP if Path(folder) == project else _LEFT_OUT
+        folders[:] = [name for name in folders if name not in left_out and not name.startswith(".")]
         for name in names:
             path = Path(folder) / name
             counted = path.suffix in _SUFFIXES or name in _NAMES
