@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
@@ -39,6 +39,8 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         default=False, description="Do not clean up expired environments and snapshots."
     )
     launcher: dg.ResourceDependency[Launcher]
+
+    _sessions: list[Session] = PrivateAttr(default_factory=list)
 
     def __init__(
         self,
@@ -108,7 +110,13 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             ),
             message_reader,
         )
+        self._sessions.append(session)
         yield from session.results()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """End what still runs: Dagster does not resume an asset function that it interrupted between two results."""
+        for session in self._sessions:
+            session.close()
 
     def _arguments(self, **times: str | None) -> list[str]:
         arguments = ["run", self.environment]

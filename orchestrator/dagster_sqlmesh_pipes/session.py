@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sqlmesh_pipes.compat import record_missing
 from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
@@ -74,6 +75,12 @@ class Session:
         self._mapper = mapper
         self._reader = message_reader or RunnerOutputReader()
         self._events = EventStream(request.run_id)
+        self._handler = RunnerMessageHandler(context, self._reader)
+        self._resources = contextlib.ExitStack()
+        self._runner: Runner | None = None
+        self._output_ended = False
+        self._closed = False
+        self._in_doubt: Result | None = None
         self._closed_with: str | None = None
         self._broken: Exception | None = None
 
@@ -83,80 +90,108 @@ class Session:
         Raises:
             dagster.Failure: after all results: a model failed, the run did, or the runner died.
         """
-        handler = RunnerMessageHandler(self._context, self._reader)
-        injector = self._launcher.context_injector()
-        data = context_data(self._context, self._request)
-        with injector.inject_context(data) as context_params, handler.handle_messages() as message_params:
-            session = dg.PipesSession(
-                context_data=data,
-                message_handler=handler,
-                context_injector_params=context_params,
-                message_reader_params=message_params,
-                context=self._context,
-            )
-            call = RunnerCall(
-                arguments=self._call.arguments,
-                env=session.get_bootstrap_env_vars(),
-                project_dir=self._call.project_dir,
-            )
-            try:
-                runner = self._launcher.launch(call)
-            except LaunchError as error:
-                raise dg.Failure(str(error), allow_retries=error.transient) from error
-            try:
-                yield from self._follow(runner, handler)
-            finally:
-                runner.kill()
-        # A reader of the user's own may bring its last messages when it is closed.
-        yield from self._drain(handler)
+        try:
+            runner = self._start()
+            yield from self._tracked(self._follow(runner))
+            runner.kill()
+            self._resources.close()
+            # A reader of the user's own may have brought its last messages when it was closed.
+            yield from self._tracked(self._drain())
+        finally:
+            self.close()
         self._conclude(runner)
 
-    def _follow(self, runner: Runner, handler: RunnerMessageHandler) -> Iterator[Result]:
-        """Yield results until the runner is silent and gone. An interrupt ends the runner first, then goes on."""
-        pump = threading.Thread(target=self._pump, args=(runner, handler), name="runner-output", daemon=True)
-        pump.start()
+    def close(self) -> None:
+        """Leave nothing behind, on whatever path: no process, no file, no result that Dagster does not have.
+
+        Dagster may drop the generator of `results` in mid-run, as it does when it is interrupted while it records a result.
+        The runner is then asked to end, and what it reports until then goes to the event log directly. Does nothing the
+        second time.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._resources:
+            if self._runner is None:
+                return
+            unrecorded = [] if self._in_doubt is None else [self._in_doubt]
+            if not self._output_ended:
+                self._runner.terminate()
+                unrecorded.extend(self._follow(self._runner, interrupted=True))
+            self._runner.kill()
+            if unrecorded:
+                record_missing(self._context, unrecorded)
+
+    def _start(self) -> Runner:
+        injector = self._launcher.context_injector()
+        data = context_data(self._context, self._request)
+        session = dg.PipesSession(
+            context_data=data,
+            message_handler=self._handler,
+            context_injector_params=self._resources.enter_context(injector.inject_context(data)),
+            message_reader_params=self._resources.enter_context(self._handler.handle_messages()),
+            context=self._context,
+        )
+        call = RunnerCall(
+            arguments=self._call.arguments,
+            env=session.get_bootstrap_env_vars(),
+            project_dir=self._call.project_dir,
+        )
+        try:
+            runner = self._launcher.launch(call)
+        except LaunchError as error:
+            raise dg.Failure(str(error), allow_retries=error.transient) from error
+        self._runner = runner
+        threading.Thread(target=self._pump, args=(runner,), name="runner-output", daemon=True).start()
+        return runner
+
+    def _tracked(self, results: Iterator[Result]) -> Iterator[Result]:
+        """Remember the result that Dagster is recording: control comes back when it has."""
+        for result in results:
+            self._in_doubt = result
+            yield result
+            self._in_doubt = None
+
+    def _follow(self, runner: Runner, *, interrupted: bool = False) -> Iterator[Result]:
+        """Yield results until the runner is silent and gone. An interrupt ends the runner first, then goes on.
+
+        Args:
+            runner: what is followed.
+            interrupted: the runner has been asked to end; the interrupt itself is on its way elsewhere.
+        """
         interrupt: BaseException | None = None
-        kill_at: float | None = None
+        kill_at = time.monotonic() + self._launcher.grace_period_seconds if interrupted else None
         gone_at: float | None = None
-        while True:
+        while not self._output_ended and self._broken is None:
             item: Item | None = None
             try:
                 with contextlib.suppress(queue.Empty):
-                    item = handler.items.get(timeout=_POLL_SECONDS)
+                    item = self._handler.items.get(timeout=_POLL_SECONDS)
             except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
-                if interrupt is not None:
+                if kill_at is not None:  # asked twice
                     runner.kill()
+                else:
+                    kill_at = time.monotonic() + self._launcher.grace_period_seconds
+                    runner.terminate()
                 interrupt = caught
-                kill_at = time.monotonic() + self._launcher.grace_period_seconds
-                runner.terminate()
-            if isinstance(item, EndOfOutput):
-                if item.error is not None:
-                    self._broken = RuntimeError(f"the runner's output could not be read: {item.error!r}")
-                break
             if item is not None:
                 yield from self._handle(item)
-                if self._broken is not None:
-                    break
             now = time.monotonic()
             if kill_at is not None and now >= kill_at:
                 runner.kill()
-                kill_at = None
             if item is None and runner.exit_code() is not None:
                 gone_at = gone_at or now
                 if now - gone_at >= _DRAIN_SECONDS:
                     break
-        if interrupt is not None:
+        if interrupt is not None and not interrupted:
             raise interrupt
 
-    def _drain(self, handler: RunnerMessageHandler) -> Iterator[Result]:
-        while True:
-            try:
-                item = handler.items.get_nowait()
-            except queue.Empty:
-                return
-            yield from self._handle(item)
+    def _drain(self) -> Iterator[Result]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield from self._handle(self._handler.items.get_nowait())
 
-    def _pump(self, runner: Runner, handler: RunnerMessageHandler) -> None:
+    def _pump(self, runner: Runner) -> None:
         error: BaseException | None = None
         reader = self._reader if isinstance(self._reader, RunnerOutputReader) else RunnerOutputReader()
         try:
@@ -165,7 +200,7 @@ class Session:
             reader.close()
         except Exception as caught:  # noqa: BLE001 - the thread's boundary; told by the thread that yields results
             error = caught
-        handler.items.put(EndOfOutput(error))
+        self._handler.items.put(EndOfOutput(error))
 
     def _handle(self, item: Item) -> Iterator[Result]:
         match item:
@@ -176,8 +211,10 @@ class Session:
                     yield from self._mapper.results(envelope.event)
             case Closed(error):
                 self._closed_with = error
-            case EndOfOutput():
-                return
+            case EndOfOutput(error):
+                self._output_ended = True
+                if error is not None:
+                    self._broken = RuntimeError(f"The runner's output could not be read: {error!r}")
 
     def _receive(self, value: object) -> Envelope | None:
         if not isinstance(value, dict):

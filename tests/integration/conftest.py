@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+
 from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SubprocessLauncher, sqlmesh_assets
 
 HERE = Path(__file__).parent
@@ -74,6 +75,7 @@ class Warehouse:
             env={**self.environ, **env},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=120,
             cwd=self.path.parent,
             check=False,
@@ -166,7 +168,8 @@ class Outcome:
             materialized=materialized,
             checks=checks,
             failure=" ".join(
-                data.error.message + (data.user_failure_data.description or "" if data.user_failure_data else "")
+                data.error.message
+                + (data.user_failure_data.description or "" if data.user_failure_data else "")
                 for data in failures
                 if data.error
             ),

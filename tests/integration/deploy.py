@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlmesh.core.console import NoopConsole, set_console
 from sqlmesh.core.context import Context
+
 from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, write_manifest
 from sqlmesh_pipes_runner.manifest import describe
 

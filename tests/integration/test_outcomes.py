@@ -22,7 +22,9 @@ def test_every_model_that_ran_is_materialized_with_the_results_of_its_audits(sho
     assert outcome.success
     assert len(outcome.materialized) == 13
     assert {outcome.status(key) for key in outcome.materialized} == {("executed", None)}
-    audits = {place: check for place, check in outcome.checks.items() if place[1] != "sqlmesh_execution_status"}
+    audits = {
+        place: check for place, check in outcome.checks.items() if place[1] != "sqlmesh_execution_status"
+    }
     failed = {place for place, check in audits.items() if not check.passed}
     assert len(audits) == 27
     assert failed == {("marts/order_payments", "orders_have_a_payment")}
