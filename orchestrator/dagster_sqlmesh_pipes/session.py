@@ -187,9 +187,8 @@ class Session:
             raise interrupt
 
     def _drain(self) -> Iterator[Result]:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield from self._handle(self._handler.items.get_nowait())
+        while not self._handler.items.empty():
+            yield from self._handle(self._handler.items.get())
 
     def _pump(self, runner: Runner) -> None:
         error: BaseException | None = None

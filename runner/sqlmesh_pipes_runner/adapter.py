@@ -30,8 +30,9 @@ from sqlmesh.core.dialect import normalize_model_name
 from sqlmesh.core.environment import Environment
 from sqlmesh.core.scheduler import Scheduler
 from sqlmesh.core.snapshot import Snapshot, SnapshotEvaluator
+from sqlmesh.core.state_sync import StateSync
 from sqlmesh.utils import CompletionStatus
-from sqlmesh.utils.date import now, to_datetime, to_timestamp
+from sqlmesh.utils.date import now, to_datetime, to_timestamp, validate_date_range
 from sqlmesh.utils.errors import ConfigError, NodeAuditsErrors
 
 from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
@@ -143,6 +144,7 @@ class ReportingContext(Context):
         """
         options = self._options
         environment = self.target_environment
+        _check_times(options)
         if self.state_reader.get_environment(environment) is None:
             known = ", ".join(
                 sorted(summary.name for summary in self.state_reader.get_environments_summary())
@@ -161,6 +163,15 @@ class ReportingContext(Context):
             select_models=options.select_models,
             no_auto_upstream=not options.auto_upstream,
         )
+
+    def _new_state_sync(self) -> StateSync:
+        state_sync = super()._new_state_sync()
+        for adapter in (getattr(state_sync, "engine_adapter", None), self.engine_adapter):
+            if adapter is not None:
+                # Connected here, where a failure ends the run. SQLMesh swallows the first one where it looks for its state,
+                # and then goes on with a DuckDB in memory if the file of a `catalogs` connection is locked.
+                _ = adapter.cursor
+        return state_sync
 
     @property
     def target_environment(self) -> str:
@@ -314,6 +325,23 @@ class ReportingScheduler(Scheduler):
                 raise UsageError(f"There is no model {expression!r} in the environment.{hint}")
         if not selected:
             raise UsageError(f"No model in the environment matches the selection {', '.join(expressions)}.")
+
+
+def _check_times(options: RunOptions) -> None:
+    for name in ("start", "end", "execution_time"):
+        value = getattr(options, name)
+        try:
+            if value is not None:
+                to_datetime(value)
+        except ValueError:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value!r} is no time: give one such as 2026-01-31, "
+                "2026-01-31T06:30:00 or '1 day ago'."
+            ) from None
+    try:
+        validate_date_range(options.start, options.end)
+    except ValueError as error:
+        raise UsageError(f"--start and --end do not fit: {error}") from None
 
 
 def audit_calls(node: Any) -> list[tuple[Any, AuditCall, bool]]:

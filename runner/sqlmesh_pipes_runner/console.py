@@ -78,8 +78,8 @@ class SQLMeshEventCaptureConsole(NoopConsole):
             given["batch_idx"],
             self._batches[snapshot.name],
             duration_ms,
-            getattr(stats, "total_rows_processed", None),
-            getattr(stats, "total_bytes_processed", None),
+            _integer(getattr(stats, "total_rows_processed", None)),
+            _integer(getattr(stats, "total_bytes_processed", None)),
         )
 
     @_by_name
@@ -154,3 +154,8 @@ class SQLMeshEventCaptureConsole(NoopConsole):
     @_by_name
     def update_cleanup_progress(self, given: dict[str, Any]) -> None:
         self._recorder.log("info", "sqlmesh", f"The janitor has deleted {given['object_name']}.")
+
+
+def _integer(value: Any) -> int | None:
+    """Drivers give counts in types of their own."""
+    return None if value is None else int(value)

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,8 @@ from dagster_pipes import (
 )
 
 from sqlmesh_pipes_protocol.codec import Envelope, timestamp
-from sqlmesh_pipes_protocol.events import Event
+from sqlmesh_pipes_protocol.errors import EventTooLargeError
+from sqlmesh_pipes_protocol.events import Event, Log, RunFinished
 from sqlmesh_pipes_protocol.framing import frame
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.secrets import Masker
@@ -68,18 +70,35 @@ class EventWriter:
         event = self.masker.event(event)
         broken: OSError | None = None
         with self._lock:
-            envelope = Envelope(run_id=self.run_id, seq=self._seq, at=timestamp(self._now()), event=event)
-            self._seq += 1
             if self._sink is not None:
+                lines = self._lines(event, self._sink.overhead)
                 try:
-                    for line in frame(envelope, overhead=self._sink.overhead):
+                    for line in lines:
                         self._sink.write(line)
                 except OSError as error:
                     self._sink = None
                     broken = error
+            self._seq += 1
         if broken is not None:
             self._on_broken(broken)
         return event
+
+    def _lines(self, event: Event, overhead: int) -> list[bytes]:
+        at = timestamp(self._now())
+        envelope = Envelope(run_id=self.run_id, seq=self._seq, at=at, event=event)
+        try:
+            return list(frame(envelope, overhead=overhead))
+        except (TypeError, EventTooLargeError) as error:
+            # What cannot be sent must not end the run, nor leave a gap in its numbers.
+            return list(frame(replace(envelope, event=_instead_of(event, error)), overhead=overhead))
+
+
+def _instead_of(event: Event, error: Exception) -> Event:
+    if isinstance(event, RunFinished):
+        return replace(event, digest=())
+    return Log(
+        level="error", logger="sqlmesh-runner", message=f"An event {event.kind!r} could not be sent: {error}"
+    )
 
 
 class DescriptorSink:
@@ -134,6 +153,7 @@ class LineMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
             descriptor = open_append(Path(path))
         elif stream in ("stdout", "stderr"):
             descriptor = claim_stream(1 if stream == "stdout" else 2)
+            os.write(descriptor, b"\n")  # whatever stood there before, the first message begins a line
         else:
             raise UsageError(
                 "Dagster's message reader asks for messages in a way that sqlmesh-runner does not know "

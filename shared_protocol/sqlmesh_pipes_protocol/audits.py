@@ -31,6 +31,7 @@ def audit_identities(calls: Sequence[AuditCall]) -> list[str]:
     An audit that the model uses once is named by its name. Uses of one audit are told apart by the arguments in which
     they differ: two ``not_null`` become ``not_null_order_id`` and ``not_null_amount``. Values too long to read, or that
     look alike when spelled with letters and digits, get a short digest. Uses that do not differ at all are numbered.
+    Another use of the same audit may change the identities of those there are: what tells them apart has changed.
 
     Returns:
         One identity a call, in the calls' order. Each holds letters, digits and underscores only.

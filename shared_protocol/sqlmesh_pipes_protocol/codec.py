@@ -50,9 +50,9 @@ def timestamp(moment: datetime) -> Timestamp:
 def header(kind: str, run_id: str, seq: int, at: Timestamp, v: str = PROTOCOL_VERSION) -> bytes:
     """The envelope's keys as the beginning of a JSON object, up to and with the comma."""
     return b'{"kind":%b,"v":"%b","run_id":%b,"seq":%d,"at":"%b",' % (
-        _dumps(kind),
+        dumps(kind),
         v.encode(),
-        _dumps(run_id),
+        dumps(run_id),
         seq,
         at.encode(),
     )
@@ -63,14 +63,17 @@ def encode(envelope: Envelope) -> bytes:
 
     Strings that are no Unicode (lone surrogates, as in undecodable file names) are sent with replacement characters:
     an event is never lost for a character.
+
+    Raises:
+        TypeError: the event holds what JSON cannot.
     """
     event = envelope.event
     if isinstance(event, UnknownEvent):
         head = header(event.kind, envelope.run_id, envelope.seq, envelope.at, envelope.v)
-        body = _dumps(event.fields)
+        body = dumps(event.fields)
     else:
         head = header(event.kind, envelope.run_id, envelope.seq, envelope.at, envelope.v)
-        body = _dumps(event)
+        body = dumps(event)
     return head[:-1] + b"}" if body == b"{}" else head + body[1:]
 
 
@@ -113,11 +116,16 @@ def from_wire(value: object) -> Envelope:
     return Envelope(run_id=run_id, seq=seq, at=at, event=event, v=value["v"])
 
 
-def _dumps(value: object) -> bytes:
+def dumps(value: object, option: int = 0) -> bytes:
+    """As JSON, with replacement characters for what is no Unicode.
+
+    Raises:
+        TypeError: the value holds what JSON cannot.
+    """
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, option=option)
     except TypeError:  # orjson.JSONEncodeError is a TypeError
-        return orjson.dumps(_as_unicode(value))
+        return orjson.dumps(_as_unicode(value), option=option)
 
 
 def _as_unicode(value: Any) -> Any:

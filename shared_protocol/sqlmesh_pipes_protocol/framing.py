@@ -78,17 +78,19 @@ class LineSplitter:
         self._pieces: list[bytes] = []
         self._size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that this chunk completes, without their breaks, in order."""
         *complete, rest = chunk.split(b"\n")
+        lines = []
         for piece in complete:
             self._pieces.append(piece)
-            yield self._take()
+            lines.append(self._take())
         if rest:
             self._pieces.append(rest)
             self._size += len(rest)
             if self._size >= self._limit:
-                yield self._take()
+                lines.append(self._take())
+        return lines
 
     def close(self) -> bytes | None:
         """What came after the last line break: a torn line, or nothing."""
@@ -116,7 +118,7 @@ class EventStream:
     """The events of one run, each once, in the order of their arrival. Not thread-safe.
 
     Attributes:
-        run_id: the run; where it was not given, that of the first object received.
+        run_id: the run; where it was not given, that of the first event received.
         finished: the run's last event, once it has come.
         duplicates: objects dropped because their seq had been seen.
         foreign: objects dropped because they belong to another run.
@@ -131,6 +133,7 @@ class EventStream:
         self.received = 0
         self._contiguous = 0  # every seq below it has been seen
         self._ahead: set[int] = set()
+        self._last: int | None = None
         self._parts: dict[int, tuple[int, dict[int, bytes]]] = {}  # by seq: how many, and those that came
         self._parts_size = 0
 
@@ -145,10 +148,9 @@ class EventStream:
             VersionMismatchError: it is of another protocol major.
             EventTooLargeError: its parts claim more than `MAX_EVENT_BYTES`.
         """
-        run_id = value.get("run_id")
-        if self.run_id is None and type(run_id) is str:
-            self.run_id = run_id
-        if run_id != self.run_id:
+        if self.run_id is None:
+            self.run_id = from_wire(value).run_id
+        if value.get("run_id") != self.run_id:
             self.foreign += 1
             return None
         seq = value.get("seq")
@@ -165,12 +167,13 @@ class EventStream:
         self.received += 1
         if isinstance(envelope.event, RunFinished):
             self.finished = envelope.event
+            self._last = envelope.seq
         return envelope
 
     def missing(self) -> list[range]:
         """The seqs that have not come, up to the highest one known, as ranges."""
         known = max([*self._ahead, *self._parts], default=self._contiguous - 1)
-        last = self.finished.last_seq if self.finished else known
+        last = known if self._last is None else self._last
         gaps = []
         expected = self._contiguous
         for seq in sorted(self._ahead):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from sqlmesh_pipes_protocol import shapes
+from sqlmesh_pipes_protocol.codec import dumps
 from sqlmesh_pipes_protocol.errors import DecodeError, ManifestError, VersionMismatchError
 from sqlmesh_pipes_protocol.events import Timestamp, Versions
 from sqlmesh_pipes_protocol.version import check_version
@@ -142,7 +144,8 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         ManifestError: there is none, it is damaged, or of another protocol major; it says how to make a new one.
     """
-    remedy = f"Write it with: sqlmesh-runner manifest --project {path.parent}"
+    output = "" if path.name == DEFAULT_MANIFEST_NAME else f" --output {shlex.quote(str(path))}"
+    remedy = f"Write it with: sqlmesh-runner manifest --project {shlex.quote(str(path.parent))}{output}"
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ManifestError(f"The manifest {path} is larger than {MAX_MANIFEST_BYTES:,} bytes. {remedy}")
@@ -163,7 +166,7 @@ def load_manifest(path: Path) -> Manifest:
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON."""
-    return orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return dumps(manifest, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:

@@ -34,7 +34,8 @@ class RunRequest:
 
     def to_extras(self) -> dict[str, object]:
         """As extras of a Pipes context."""
-        return {EXTRAS_KEY: dataclasses.asdict(self)}
+        models = None if self.models is None else list(self.models)
+        return {EXTRAS_KEY: {**dataclasses.asdict(self), "models": models}}
 
     @classmethod
     def from_extras(cls, extras: Mapping[str, object]) -> RunRequest | None:

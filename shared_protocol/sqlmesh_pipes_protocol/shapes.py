@@ -20,7 +20,10 @@ from sqlmesh_pipes_protocol.events import Timestamp
 T = TypeVar("T")
 Reader = Callable[[Any], Any]
 
-TIMESTAMP_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"
+TIMESTAMP_PATTERN = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z$"
+)
 _TIMESTAMP = re.compile(TIMESTAMP_PATTERN)
 
 
