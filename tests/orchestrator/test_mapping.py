@@ -1,0 +1,226 @@
+"""Events in, results out."""
+
+import dagster as dg
+import pytest
+
+from dagster_sqlmesh_pipes.mapping import ResultMapper
+from dagster_sqlmesh_pipes.specs import SpecIndex
+from sqlmesh_pipes_protocol.events import (
+    AuditEvaluated,
+    AuditOutcome,
+    Counts,
+    ErrorInfo,
+    Interval,
+    ModelExecuted,
+    ModelFailed,
+    ModelOutcome,
+    ModelSkipped,
+    RunFinished,
+    UnknownEvent,
+)
+
+FQN = '"db"."s"."t"'
+KEY = dg.AssetKey(["db", "s", "t"])
+STATUS = "sqlmesh_execution_status"
+DAY = Interval(start="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z")
+NEXT_DAY = Interval(start="2026-01-02T00:00:00Z", end="2026-01-03T00:00:00Z")
+EXECUTED = ModelExecuted(model=FQN, intervals=(DAY,), batches=1, duration_ms=1500, rows=7)
+ERROR = ErrorInfo(error_class="duckdb.Error", message="no such column", category="sql", transient=False)
+FAILED = ModelFailed(
+    model=FQN,
+    error=ERROR,
+    interval=NEXT_DAY,
+    failed_audits=(),
+    intervals=(DAY,),
+    batches=1,
+    duration_ms=5,
+)
+SKIPPED = ModelSkipped(model=FQN, reason="cron_not_due", detail="Later.", next_due="2026-01-02T00:00:00Z")
+
+
+def audit(name: str = "not_null", *, rows: int | None = 0, blocking: bool = True, interval: Interval = DAY):
+    skipped = rows is None
+    return AuditEvaluated(
+        model=FQN,
+        audit=name,
+        name=name,
+        arguments={"columns": "(a)"},
+        blocking=blocking,
+        skipped=skipped,
+        passed=rows == 0,
+        failing_rows=rows,
+        query=None if skipped else "SELECT 1",
+        dialect="duckdb",
+        interval=interval,
+    )
+
+
+def finished(*outcomes: ModelOutcome) -> RunFinished:
+    counts = Counts(
+        selected=1, executed=0, failed=0, skipped=0, audits_passed=0, audits_failed=0, audits_skipped=0
+    )
+    return RunFinished(
+        status="success", exit_code=0, counts=counts, duration_ms=1, last_seq=9, digest=tuple(outcomes)
+    )
+
+
+@pytest.fixture
+def mapper() -> ResultMapper:
+    return make_mapper()
+
+
+def make_mapper(**changes) -> ResultMapper:
+    names = [STATUS, "not_null", "unique_values"]
+    settings = {
+        "index": SpecIndex(
+            keys={FQN: KEY}, checks={(FQN, "not_null"): "not_null", (FQN, "unique_values"): "unique_values"}
+        ),
+        "selected_keys": {KEY},
+        "selected_checks": {dg.AssetCheckKey(KEY, name) for name in names},
+        **changes,
+    }
+    return ResultMapper(**settings)
+
+
+def feed(mapper: ResultMapper, *events) -> list:
+    return [result for event in events for result in mapper.results(event)]
+
+
+def by_name(checks) -> dict[str, dg.AssetCheckResult]:
+    return {check.check_name: check for check in checks}
+
+
+def test_an_executed_model_is_one_materialization_with_all_its_checks(mapper):
+    (result,) = feed(mapper, audit("not_null"), audit("unique_values"), EXECUTED)
+
+    assert isinstance(result, dg.MaterializeResult)
+    assert result.asset_key == KEY
+    assert result.metadata["rows_processed"] == 7
+    assert result.metadata["duration_seconds"] == 1.5
+    assert result.metadata["intervals"] == "2026-01-01 to 2026-01-02"
+    assert {name: check.passed for name, check in by_name(result.check_results).items()} == {
+        STATUS: True,
+        "not_null": True,
+        "unique_values": True,
+    }
+
+
+def test_an_audit_that_fails_in_one_batch_is_failed_and_shows_that_batch(mapper):
+    (result,) = feed(mapper, audit(rows=0), audit(rows=3, interval=NEXT_DAY), audit(rows=0), EXECUTED)
+
+    check = by_name(result.check_results)["not_null"]
+    assert not check.passed
+    assert check.metadata["failing_rows"].value == 3
+    assert check.metadata["failed_intervals"].value == "2026-01-02 to 2026-01-03"
+    assert check.description == "3 rows failed"
+
+
+@pytest.mark.parametrize(
+    ("blocking", "severity"), [(True, dg.AssetCheckSeverity.ERROR), (False, dg.AssetCheckSeverity.WARN)]
+)
+def test_an_audit_s_severity_is_whether_it_blocks(mapper, blocking, severity):
+    (result,) = feed(mapper, audit(rows=1, blocking=blocking), EXECUTED)
+
+    assert by_name(result.check_results)["not_null"].severity == severity
+
+
+def test_an_audit_that_sqlmesh_skipped_has_no_result(mapper):
+    (result,) = feed(mapper, audit(rows=None), EXECUTED)
+
+    assert set(by_name(result.check_results)) == {STATUS}
+
+
+def test_a_failed_model_has_its_audits_results_and_an_error_and_no_materialization(mapper):
+    results = feed(mapper, audit(rows=2), FAILED)
+
+    checks = by_name(results)
+    assert set(checks) == {STATUS, "not_null"}
+    assert not checks[STATUS].passed
+    assert checks[STATUS].severity == dg.AssetCheckSeverity.ERROR
+    assert checks[STATUS].metadata["reason"].value == "sql"
+    assert checks[STATUS].metadata["failed_interval"].value == "2026-01-02 to 2026-01-03"
+    assert checks[STATUS].metadata["intervals_done"].value == "2026-01-01 to 2026-01-02"
+    assert mapper.failures == {FQN: ERROR}
+
+
+def test_a_skipped_model_is_a_warning_with_its_reason(mapper):
+    (check,) = feed(mapper, SKIPPED)
+
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    values = {name: value.value for name, value in check.metadata.items()}
+    assert values == {
+        "status": "skipped",
+        "reason": "cron_not_due",
+        "next_due": "2026-01-02T00:00:00Z",
+        "message": "Later.",
+        "sqlmesh_model": FQN,
+        "check_type": "execution_status",
+    }
+
+
+def test_a_model_is_told_once_whatever_comes_again(mapper):
+    outcome = ModelOutcome(model=FQN, status="executed", intervals=(DAY,))
+
+    assert len(feed(mapper, EXECUTED, EXECUTED, SKIPPED, finished(outcome))) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (ModelOutcome(model=FQN, status="executed", intervals=(DAY,)), "executed"),
+        (ModelOutcome(model=FQN, status="failed", error=ERROR), "failed"),
+        (ModelOutcome(model=FQN, status="skipped", reason="cron_not_due"), "skipped"),
+    ],
+)
+def test_a_terminal_event_that_was_lost_is_rebuilt_from_the_digest(mapper, outcome, status):
+    results = feed(mapper, finished(outcome))
+
+    checks = results[0].check_results if status == "executed" else results
+    assert by_name(checks)[STATUS].metadata["status"].value == status
+    assert isinstance(results[0], dg.MaterializeResult) is (status == "executed")
+
+
+def test_audits_that_were_lost_are_rebuilt_from_the_digest(mapper):
+    lost = AuditOutcome(audit="not_null", skipped=False, passed=False, blocking=False, failing_rows=4)
+    outcome = ModelOutcome(model=FQN, status="executed", intervals=(DAY,), audits=(lost,))
+
+    (result,) = feed(mapper, finished(outcome))
+
+    check = by_name(result.check_results)["not_null"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert check.metadata["failing_rows"].value == 4
+
+
+def test_what_dagster_did_not_select_yields_nothing():
+    assert feed(make_mapper(selected_keys=set()), audit(), EXECUTED) == []
+
+    (result,) = feed(make_mapper(selected_checks={dg.AssetCheckKey(KEY, "not_null")}), audit(), EXECUTED)
+    assert set(by_name(result.check_results)) == {"not_null"}
+
+
+def test_what_an_earlier_attempt_materialized_is_not_told_as_skipped():
+    mapper = make_mapper(already_materialized={KEY})
+
+    assert feed(mapper, SKIPPED) == []
+
+
+def test_models_and_audits_without_a_spec_are_kept_for_a_warning(mapper):
+    stranger = ModelExecuted(model='"db"."s"."new"', intervals=(), batches=1, duration_ms=1)
+
+    (result,) = feed(mapper, audit("brand_new"), EXECUTED, stranger)
+
+    assert set(by_name(result.check_results)) == {STATUS}
+    assert list(mapper.unknown) == [f"{FQN}: brand_new", '"db"."s"."new"']
+
+
+def test_an_embedded_model_is_no_stranger(mapper):
+    skipped = ModelSkipped(model='"db"."s"."inner"', reason="not_runnable", detail="Embedded.")
+
+    assert feed(mapper, skipped) == []
+    assert not mapper.unknown
+
+
+def test_an_event_of_a_later_version_means_nothing_yet(mapper):
+    assert feed(mapper, UnknownEvent(kind="model_paused", fields={"model": FQN})) == []
