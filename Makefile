@@ -12,7 +12,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 SHOP := $(CURDIR)/examples/shop
 SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_MANIFEST="$(DEMO_DIR)/sqlmesh_manifest.json" \
 	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
-	DAGSTER_DISABLE_TELEMETRY=yes PYTHONPATH="$(SHOP)"
+	PYTHONPATH="$(SHOP)"
 
 .PHONY: help install demo dev test lint format clean
 
@@ -41,6 +41,7 @@ dev: install demo-plan  ## Open Dagster's web UI on the example.
 .PHONY: demo-plan
 demo-plan: install
 	@mkdir -p "$(DEMO_DIR)/dagster_home"
+	@cp $(SHOP)/dagster.yaml "$(DEMO_DIR)/dagster_home/"
 	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh-runner manifest --project $(SHOP)/warehouse --output "$(DEMO_DIR)/sqlmesh_manifest.json"
 	$(SHOP_ENV) $(VENV)/bin/python $(SHOP)/demo.py prepare
 	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh --log-file-dir "$(DEMO_DIR)/logs" --paths $(SHOP)/warehouse \

@@ -91,6 +91,11 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         index = SpecIndex.of(definition.specs, definition.check_specs)
         selected = context.selected_asset_keys
         models = [fqn for fqn, key in index.keys.items() if key in selected]
+        if not models:
+            raise dg.Failure(
+                "SQLMesh evaluates an audit when it runs the audit's model: to have a check evaluated, materialize its asset.",
+                allow_retries=False,
+            )
         whole = str(len(models)) == context.op_def.tags.get(MODEL_COUNT_TAG)
         session = Session(
             context,

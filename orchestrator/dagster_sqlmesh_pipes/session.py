@@ -93,6 +93,8 @@ class Session:
         try:
             runner = self._start()
             yield from self._tracked(self._follow(runner))
+            if self._events.finished is None:
+                _await_exit(runner)  # how it ended is all that is known of it
             runner.kill()
             self._resources.close()
             # A reader of the user's own may have brought its last messages when it was closed.
@@ -322,6 +324,12 @@ class Session:
             parts.append(f"It last wrote:\n{last_words}")
         # A process that is killed may fare better next time; one that exits by itself says the same again.
         return dg.Failure(" ".join(parts), allow_retries=code is not None and code < 0)
+
+
+def _await_exit(runner: Runner) -> None:
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while runner.exit_code() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _signal(number: int) -> str:

@@ -167,8 +167,12 @@ def _check_specs(
         yield dg.AssetCheckSpec(
             translator.get_check_name(model, audit),
             asset=key,
-            description=f"SQLMesh audit {audit.name}({arguments}), "
-            f"{'blocking' if audit.blocking else 'not blocking'}.",
+            description=f"SQLMesh audit {audit.name}({arguments}). "
+            + (
+                "If it fails, the model fails."
+                if audit.blocking
+                else "If it fails, SQLMesh warns and goes on."
+            ),
             # Never blocking in Dagster: SQLMesh blocks, and a failed model is not materialized.
             metadata={
                 AUDIT_KEY: audit.audit,

@@ -76,6 +76,15 @@ def test_exactly_the_selected_models_run(shop, instance):
     assert {key for key, _ in outcome.checks} == {"raw/orders", "raw/products"}
 
 
+def test_a_check_alone_cannot_be_evaluated_and_says_what_to_do(shop, instance):
+    checks = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["shop", "marts", "orders"]), "not_null"))
+
+    outcome = shop.materialize(instance, selection=checks)
+
+    assert not outcome.success
+    assert "to have a check evaluated, materialize its asset" in outcome.failure
+
+
 def test_a_sql_error_fails_its_model_skips_what_is_downstream_and_leaves_siblings_alone(
     make_warehouse, instance
 ):
