@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlmesh_pipes_runner.console import SQLMeshEventCaptureConsole
 
 HEARTBEAT_SECONDS = 5.0
+LAST_RESORT_SECONDS = 5.0
 _CONFIG_NAMES = ("config.py", "config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml")
 
 
@@ -154,6 +155,10 @@ class Run:
 
     def _force_stop(self, reason: str) -> None:
         """From a thread of its own: report what is known, and end the process with whatever still runs in it."""
+        # Reporting may wait for a reader that does not read: the end must not.
+        last_resort = threading.Timer(LAST_RESORT_SECONDS, self._exit_process, args=(EXIT_INTERRUPTED,))
+        last_resort.daemon = True
+        last_resort.start()
         self._recorder.log(
             "warning", "sqlmesh-runner", f"Stopped at once ({reason}): batches that ran are torn."
         )
