@@ -4,7 +4,7 @@ from dagster_sqlmesh_pipes.assets import sqlmesh_assets
 from dagster_sqlmesh_pipes.errors import DuplicateAssetKeyError, LaunchError, SQLMeshPipesError
 from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.project import SQLMeshProject
-from dagster_sqlmesh_pipes.resource import SQLMeshResource
+from dagster_sqlmesh_pipes.resource import SQLMeshResource, SQLMeshRunConfig
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
 from sqlmesh_pipes_protocol.errors import ManifestError
 
@@ -18,6 +18,7 @@ __all__ = [
     "SQLMeshPipesError",
     "SQLMeshProject",
     "SQLMeshResource",
+    "SQLMeshRunConfig",
     "SQLMeshTranslator",
     "SubprocessLauncher",
     "sqlmesh_assets",

@@ -10,6 +10,9 @@ from typing import Any
 
 import dagster as dg
 
+RESUME_RETRY_TAG = "dagster/is_resume_retry"
+"""On runs that re-execute from a failure (`dagster._core.storage.tags`)."""
+
 _RECORDED = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
 
 

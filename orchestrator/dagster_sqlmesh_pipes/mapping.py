@@ -39,8 +39,11 @@ from sqlmesh_pipes_protocol.events import (
 
 Result = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
+_WHOLE_TABLE_KINDS = {"FULL"}
+"""Kinds that write all rows of their table in each run: what was processed is what is there."""
 _AN_INTERVAL = "{} to {}"
 _MAX_INTERVALS = 20
+_NOTHING_TO_DO = {"up_to_date", "cron_not_due"}
 
 
 class ResultMapper:
@@ -50,7 +53,8 @@ class ResultMapper:
         index: the specs that the run is about.
         selected_keys: assets that Dagster selected; others yield nothing.
         selected_checks: checks that Dagster selected.
-        already_materialized: by earlier attempts of the same step; not reported as skipped.
+        already_materialized: by earlier attempts of the same work; not reported as skipped.
+        skips_pass: whether ``sqlmesh_execution_status`` passes for a model that was skipped because nothing was to do.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class ResultMapper:
         selected_keys: Collection[dg.AssetKey],
         selected_checks: Collection[dg.AssetCheckKey],
         already_materialized: Collection[dg.AssetKey] = (),
+        *,
+        skips_pass: bool = False,
     ) -> None:
         self._index = index
         self._keys = selected_keys
@@ -66,6 +72,8 @@ class ResultMapper:
         self._already_materialized = already_materialized
         self._audits: dict[str, dict[str, list[AuditEvaluated]]] = {}
         self._told: set[str] = set()
+        self._skips_pass = skips_pass
+        self._correlation_id: str | None = None
         self.failures: dict[str, ErrorInfo] = {}
         """Failed models, by FQN, in the order of their failing."""
         self.unknown: dict[str, None] = {}
@@ -74,6 +82,8 @@ class ResultMapper:
     def results(self, event: Event | UnknownEvent) -> Iterator[Result]:
         """What an event means for Dagster: mostly nothing."""
         match event:
+            case RunStarted():
+                self._correlation_id = event.correlation_id
             case AuditEvaluated():
                 self._audits.setdefault(event.model, {}).setdefault(event.audit, []).append(event)
             case ModelExecuted():
@@ -85,14 +95,9 @@ class ResultMapper:
             case RunFinished():
                 for outcome in event.digest:
                     yield from self._from_digest(outcome)
+                yield from self._standalone_results()
             case (
-                RunStarted()
-                | EvaluationStarted()
-                | ModelStarted()
-                | BatchFinished()
-                | Log()
-                | Heartbeat()
-                | UnknownEvent()
+                EvaluationStarted() | ModelStarted() | BatchFinished() | Log() | Heartbeat() | UnknownEvent()
             ):
                 return
             case _:
@@ -112,9 +117,22 @@ class ResultMapper:
             metadata["rows_processed"] = event.rows
         if event.bytes is not None:
             metadata["bytes_processed"] = event.bytes
+        if event.restated_for:
+            metadata["restated_for"] = ", ".join(event.restated_for)
+        if self._correlation_id is not None:
+            metadata["sqlmesh_correlation_id"] = self._correlation_id
+        storage = event.storage
+        if storage is not None:
+            metadata["dagster/table_name"] = storage.view
+            metadata["physical_table"] = storage.physical_table
+            metadata["snapshot_id"] = storage.snapshot_id
+            metadata["snapshot_version"] = storage.version
+            if storage.kind in _WHOLE_TABLE_KINDS and event.batches == 1 and event.rows is not None:
+                metadata["dagster/row_count"] = event.rows
         yield dg.MaterializeResult(
             asset_key=key,
             metadata=metadata,
+            data_version=dg.DataVersion(storage.data_version) if storage is not None else None,
             check_results=[
                 *self._status(key, event.model, "executed", "SQLMesh ran the model.", passed=True),
                 *self._audit_results(key, event.model),
@@ -123,6 +141,8 @@ class ResultMapper:
 
     def _failed(self, event: ModelFailed) -> Iterator[Result]:
         self.failures.setdefault(event.model, event.error)
+        if event.model in self._index.standalone:
+            return  # an audit of its own: it has no status, and no result where it could not be evaluated
         key = self._key_to_tell(event.model)
         if key is None:
             return
@@ -166,11 +186,25 @@ class ResultMapper:
             event.model,
             "skipped",
             event.detail,
-            passed=False,
+            passed=self._skips_pass and event.reason in _NOTHING_TO_DO,
             severity=dg.AssetCheckSeverity.WARN,
             extra=extra,
         )
         yield from self._audit_results(key, event.model)
+
+    def _standalone_results(self) -> Iterator[Result]:
+        """A standalone audit is a check on each model that it reads. It has no terminal event: told at the end."""
+        for audits in self._audits.values():
+            for evaluations in audits.values():
+                ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+                if not ran or not ran[0].standalone:
+                    continue
+                name = ran[0].model
+                if name not in self._index.standalone:
+                    self.unknown[name] = None
+                for key, check in self._index.standalone.get(name, ()):
+                    if dg.AssetCheckKey(key, check) in self._checks:
+                        yield _audit_result(key, check, ran)
 
     def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
         """Results of a model whose terminal event was lost on the way."""

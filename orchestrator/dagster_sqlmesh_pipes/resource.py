@@ -11,12 +11,26 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from dagster_sqlmesh_pipes.compat import RESUME_RETRY_TAG
 from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.session import Session
 from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, SpecIndex
 from sqlmesh_pipes_protocol.request import RunRequest
+
+
+class SQLMeshRunConfig(dg.Config):
+    """What one run is to do; an asset function that takes it offers it in Dagster's launchpad."""
+
+    start: str | None = Field(
+        default=None, description="Start of the interval to run: 2026-01-31, '1 week ago' …"
+    )
+    end: str | None = Field(default=None, description="End of the interval to run.")
+    execution_time: str | None = Field(default=None, description="What counts as now.")
+    ignore_cron: bool = Field(
+        default=False, description="Run all missing intervals, whether a cron has elapsed or not."
+    )
 
 
 class SQLMeshResource(dg.ConfigurableResource[Any]):
@@ -37,6 +51,10 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
     )
     skip_janitor: bool = Field(
         default=False, description="Do not clean up expired environments and snapshots."
+    )
+    skips_pass: bool = Field(
+        default=False,
+        description="Let `sqlmesh_execution_status` pass for models that were skipped because nothing was to do.",
     )
     launcher: dg.ResourceDependency[Launcher]
 
@@ -63,9 +81,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         self,
         context: dg.AssetExecutionContext,
         *,
-        start: str | None = None,
-        end: str | None = None,
-        execution_time: str | None = None,
+        config: SQLMeshRunConfig | None = None,
         include_upstream: bool = False,
         message_reader: dg.PipesMessageReader | None = None,
     ) -> Iterator[Result]:
@@ -73,9 +89,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
 
         Args:
             context: of a function made an asset with `sqlmesh_assets`.
-            start: start of the interval to run, as ``sqlmesh run`` takes it; None where SQLMesh decides.
-            end: its end.
-            execution_time: what counts as now.
+            config: what to run, where SQLMesh is not to decide: the run config of the asset function, or one made by hand.
             include_upstream: run what the selected models read as well.
             message_reader: a Pipes message reader to take the place of the default one.
 
@@ -101,7 +115,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             context,
             self.launcher,
             RunnerCall(
-                arguments=self._arguments(start=start, end=end, execution_time=execution_time),
+                arguments=self._arguments(config or SQLMeshRunConfig()),
                 env={},
                 project_dir=Path(self.project_dirs[0]),
             ),
@@ -111,7 +125,11 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 include_upstream=include_upstream,
             ),
             ResultMapper(
-                index, selected, context.selected_asset_check_keys, _materialized_by_earlier_attempts(context)
+                index,
+                selected,
+                context.selected_asset_check_keys,
+                _materialized_by_earlier_attempts(context),
+                skips_pass=self.skips_pass,
             ),
             message_reader,
         )
@@ -123,15 +141,21 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         for session in self._sessions:
             session.close()
 
-    def _arguments(self, **times: str | None) -> list[str]:
+    def _arguments(self, config: SQLMeshRunConfig) -> list[str]:
         arguments = ["run", self.environment]
         for directory in self.project_dirs:
             arguments += ["--project", directory]
-        named = {"gateway": self.gateway, "config": self.config, **times}
+        named = {
+            "gateway": self.gateway,
+            "config": self.config,
+            "start": config.start,
+            "end": config.end,
+            "execution-time": config.execution_time,
+        }
         for name, value in named.items():
             if value is not None:
-                arguments += [f"--{name.replace('_', '-')}", value]
-        if self.ignore_cron:
+                arguments += [f"--{name}", value]
+        if self.ignore_cron or config.ignore_cron:
             arguments.append("--ignore-cron")
         if self.skip_janitor:
             arguments.append("--skip-janitor")
@@ -140,11 +164,21 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
 
 
 def _materialized_by_earlier_attempts(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
-    """On a retry of the step: what this run has materialized already, which SQLMesh then has nothing to do for."""
-    if context.retry_number == 0:
-        return set()
-    records = context.instance.get_records_for_run(
-        context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
-    ).records
-    events = (record.event_log_entry.dagster_event for record in records)
-    return {event.asset_key for event in events if event is not None and event.asset_key is not None}
+    """What is done already of the work that is tried again, and what SQLMesh then has nothing to do for.
+
+    That is what this run has materialized, on a retry of the step, and what the runs before it have, where Dagster
+    re-executes from a failure.
+    """
+    runs = [context.run_id] if context.retry_number else []
+    run: dg.DagsterRun | None = context.run
+    while run is not None and run.tags.get(RESUME_RETRY_TAG) == "true" and run.parent_run_id:
+        runs.append(run.parent_run_id)
+        run = context.instance.get_run_by_id(run.parent_run_id)
+    return {
+        event.asset_key
+        for run_id in runs
+        for record in context.instance.get_records_for_run(
+            run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        ).records
+        if (event := record.event_log_entry.dagster_event) is not None and event.asset_key is not None
+    }

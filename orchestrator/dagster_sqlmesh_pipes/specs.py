@@ -6,17 +6,23 @@ audit that it belongs to, in every process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import dagster as dg
 
 from dagster_sqlmesh_pipes.errors import DuplicateAssetKeyError
-from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK, SQLMeshTranslator, short_digest
-from sqlmesh_pipes_protocol.manifest import Manifest, Model
+from dagster_sqlmesh_pipes.translator import (
+    EXECUTION_STATUS_CHECK,
+    SQLMeshTranslator,
+    safe_name,
+    short_digest,
+)
+from sqlmesh_pipes_protocol.manifest import Manifest, Model, StandaloneAudit
 
 MODEL_KEY = "sqlmesh/model"
 AUDIT_KEY = "sqlmesh/audit"
+STANDALONE_AUDIT_KEY = "sqlmesh/standalone_audit"
 MODEL_COUNT_TAG = "sqlmesh/project_models"
 """Op tag: how many models the project has, so that a run can tell a whole selection from a part."""
 
@@ -39,17 +45,26 @@ class SpecIndex:
     Attributes:
         keys: asset key of each model, by FQN.
         checks: check name of each audit, by FQN and identity.
+        standalone: asset key and check name of each standalone audit's checks, by the audit's name.
     """
 
     keys: Mapping[str, dg.AssetKey]
     checks: Mapping[tuple[str, str], str]
+    standalone: Mapping[str, Sequence[tuple[dg.AssetKey, str]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, assets: Iterable[dg.AssetSpec], checks: Iterable[dg.AssetCheckSpec]) -> SpecIndex:
         keys = {str(spec.metadata[MODEL_KEY]): spec.key for spec in assets if MODEL_KEY in spec.metadata}
         models = {key: fqn for fqn, key in keys.items()}
+        checks = list(checks)
+        standalone: dict[str, list[tuple[dg.AssetKey, str]]] = {}
+        for check in checks:
+            if STANDALONE_AUDIT_KEY in check.metadata:
+                audit = str(check.metadata[STANDALONE_AUDIT_KEY])
+                standalone.setdefault(audit, []).append((check.asset_key, check.name))
         return cls(
             keys=keys,
+            standalone=standalone,
             checks={
                 (models[check.asset_key], str(check.metadata[AUDIT_KEY])): check.name
                 for check in checks
@@ -101,7 +116,33 @@ def build_specs(
             )
         )
         checks.extend(_check_specs(model, key, translator))
+    taken = {check.key for check in checks}
+    for audit in manifest.standalone_audits:
+        checks.extend(_standalone_check_specs(audit, keys, taken))
     return ProjectSpecs(assets, checks)
+
+
+def _standalone_check_specs(
+    audit: StandaloneAudit, keys: Mapping[str, dg.AssetKey], taken: set[dg.AssetCheckKey]
+) -> Iterable[dg.AssetCheckSpec]:
+    """A check on each model that the audit reads."""
+    for fqn in audit.depends_on:
+        if fqn not in keys:
+            continue
+        name = safe_name(audit.name)
+        while dg.AssetCheckKey(keys[fqn], name) in taken:
+            name += "_standalone"
+        taken.add(dg.AssetCheckKey(keys[fqn], name))
+        yield dg.AssetCheckSpec(
+            name,
+            asset=keys[fqn],
+            description=audit.description or f"Standalone SQLMesh audit {audit.name}.",
+            metadata={STANDALONE_AUDIT_KEY: audit.name, **_query(audit.query)},
+        )
+
+
+def _query(query: str | None) -> dict[str, dg.MetadataValue]:
+    return {"query": dg.MetadataValue.md(f"```sql\n{query}\n```")} if query else {}
 
 
 def asset_keys(models: Iterable[Model], translator: SQLMeshTranslator) -> dict[str, dg.AssetKey]:
@@ -174,8 +215,5 @@ def _check_specs(
                 else "If it fails, SQLMesh warns and goes on."
             ),
             # Never blocking in Dagster: SQLMesh blocks, and a failed model is not materialized.
-            metadata={
-                AUDIT_KEY: audit.audit,
-                **({"query": dg.MetadataValue.md(f"```sql\n{audit.query}\n```")} if audit.query else {}),
-            },
+            metadata={AUDIT_KEY: audit.audit, **_query(audit.query)},
         )

@@ -12,6 +12,7 @@ Read against SQLMesh 0.236.4. The seams, and why each is there:
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import threading
 from collections import Counter
@@ -25,11 +26,12 @@ from typing import Any
 from sqlglot import exp
 from sqlmesh.core.audit import StandaloneAudit
 from sqlmesh.core.console import Console, get_console, set_console
+from sqlmesh.core.constants import PROD
 from sqlmesh.core.context import Context
 from sqlmesh.core.dialect import normalize_model_name
-from sqlmesh.core.environment import Environment
+from sqlmesh.core.environment import Environment, EnvironmentNamingInfo
 from sqlmesh.core.scheduler import Scheduler
-from sqlmesh.core.snapshot import Snapshot, SnapshotEvaluator
+from sqlmesh.core.snapshot import DeployabilityIndex, Snapshot, SnapshotEvaluator, merge_intervals
 from sqlmesh.core.state_sync import StateSync
 from sqlmesh.utils import CompletionStatus
 from sqlmesh.utils.date import now, to_datetime, to_timestamp, validate_date_range
@@ -37,7 +39,7 @@ from sqlmesh.utils.errors import ConfigError, NodeAuditsErrors
 
 from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.codec import timestamp
-from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Versions
+from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Storage, Versions
 from sqlmesh_pipes_runner.cancel import Cancellation
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.failures import causes, error_info
@@ -88,11 +90,13 @@ def secrets_of(configs: Mapping[Path, Any]) -> set[str]:
     """Values of the secret fields in all connections of the configurations."""
     secrets: set[str] = set()
     for config in configs.values():
+        connections = [config.default_connection, config.get_default_test_connection()]
         gateways = config.gateways.values() if isinstance(config.gateways, dict) else [config.gateways]
         for gateway in gateways:
-            for connection in (gateway.connection, gateway.state_connection, gateway.test_connection):
-                if connection is not None:
-                    secrets |= secrets_in(connection.model_dump(mode="python"))
+            connections += (gateway.connection, gateway.state_connection, gateway.test_connection)
+        for connection in connections:
+            if connection is not None:
+                secrets |= secrets_in(connection.model_dump(mode="python"))
     return secrets
 
 
@@ -195,6 +199,7 @@ class ReportingContext(Context):
                 end=options.end,
                 execution_time=options.execution_time,
                 ignore_cron=options.ignore_cron,
+                correlation_id=scheduler.correlation_id,
             ),
             selected,
         )
@@ -221,6 +226,8 @@ class ReportingScheduler(Scheduler):
             kwargs["selected_snapshots"] = self._exact_selection(self._options.exact_models)
         elif self._options.select_models is not None:
             self._check_expressions(self._options.select_models, kwargs.get("selected_snapshots"))
+        self._naming, self._deployability = self._placement(environment, kwargs)
+        self._recorder.storage_of = self._storage
         self._report_started(self, self._selected_models(kwargs.get("selected_snapshots")))
 
         environment_changed: Callable[[], bool] | None = kwargs.get("circuit_breaker")
@@ -244,6 +251,57 @@ class ReportingScheduler(Scheduler):
                 failed_audits(error, snapshot),
             )
             raise
+
+    def _check_ready_intervals(self, snapshot: Snapshot, *args: Any, **kwargs: Any) -> Any:
+        # Private, and the only place that knows whose signal raised: SQLMesh breaks off the whole run for it.
+        try:
+            return super()._check_ready_intervals(snapshot, *args, **kwargs)
+        except Exception as error:  # reported, and raised again
+            self._recorder.batch_failed(snapshot.name, None, error_info(error))
+            raise
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What SQLMesh marks the run's queries with."""
+        correlation = getattr(self.snapshot_evaluator.adapter, "correlation_id", None)
+        return str(correlation) if correlation else None
+
+    def _placement(
+        self, environment: Any, kwargs: Mapping[str, Any]
+    ) -> tuple[EnvironmentNamingInfo | None, DeployabilityIndex]:
+        """How the environment names its views, and which tables it uses; as `Scheduler.run` finds out."""
+        deployed = self.state_sync.get_environment(environment) if isinstance(environment, str) else None
+        naming = deployed.naming_info if deployed else None
+        index = kwargs.get("deployability_index")
+        if index is None:
+            in_production = naming is None or naming.name == PROD
+            index = (
+                DeployabilityIndex.all_deployable()
+                if in_production
+                else DeployabilityIndex.create(self.snapshots.values(), start=kwargs.get("start"))
+            )
+        return naming, index
+
+    def _storage(self, fqn: str, done: Sequence[tuple[int, int]]) -> Storage | None:
+        snapshot = self.snapshots_by_name.get(fqn)
+        if snapshot is None or not snapshot.version or self._naming is None:
+            return None
+        deployable = self._deployability.is_deployable(snapshot)
+        earlier = (
+            snapshot.intervals if self._deployability.is_representative(snapshot) else snapshot.dev_intervals
+        )
+        filled = repr(merge_intervals([*earlier, *done])).encode()
+        adapter = self.snapshot_evaluator.get_adapter(snapshot.model_gateway)
+        kind = snapshot.model_kind_name
+        view = snapshot.qualified_view_name.for_environment(self._naming, dialect=adapter.dialect)
+        return Storage(
+            kind=kind.value if kind else "",
+            snapshot_id=snapshot.identifier,
+            version=snapshot.version,
+            physical_table=_plain_name(snapshot.table_name(is_deployable=deployable)),
+            view=_plain_name(view),
+            data_version=f"{snapshot.version}-{hashlib.sha256(filled).hexdigest()[:12]}",
+        )
 
     def runnable_models(self) -> list[str]:
         """FQNs of the deployed models, external ones left out, in topological order where SQLMesh gave one."""
@@ -325,6 +383,12 @@ class ReportingScheduler(Scheduler):
                 raise UsageError(f"There is no model {expression!r} in the environment.{hint}")
         if not selected:
             raise UsageError(f"No model in the environment matches the selection {', '.join(expressions)}.")
+
+
+def _plain_name(table: str) -> str:
+    """The parts of a table's name without quotes, as people write it."""
+    parsed = exp.to_table(table)
+    return ".".join(part.name for part in parsed.parts)
 
 
 def _check_times(options: RunOptions) -> None:

@@ -21,12 +21,16 @@ from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 
 
 def _by_name(callback: Callable[[Any, dict[str, Any]], Any]) -> Any:
-    """Give a callback its arguments by name in one mapping, whatever their order in the installed version."""
-    signature = inspect.signature(getattr(NoopConsole, callback.__name__))
+    """Give a callback its arguments by name in one mapping, whatever their order in the installed version.
+
+    Arguments beyond those that `NoopConsole` declares are let pass: SQLMesh's `Console` allows them in places, and what is
+    raised here would fail a batch.
+    """
+    names = list(inspect.signature(getattr(NoopConsole, callback.__name__)).parameters)[1:]
 
     @wraps(callback)
     def bound(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return callback(self, signature.bind_partial(self, *args, **kwargs).arguments)
+        return callback(self, {**dict(zip(names, args, strict=False)), **kwargs})
 
     return bound
 
@@ -80,6 +84,7 @@ class SQLMeshEventCaptureConsole(NoopConsole):
             duration_ms,
             _integer(getattr(stats, "total_rows_processed", None)),
             _integer(getattr(stats, "total_bytes_processed", None)),
+            [trigger.name for trigger in given.get("auto_restatement_triggers") or ()],
         )
 
     @_by_name

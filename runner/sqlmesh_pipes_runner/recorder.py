@@ -36,6 +36,7 @@ from sqlmesh_pipes_protocol.events import (
     RunStarted,
     RunStatus,
     SkipReason,
+    Storage,
     Timestamp,
 )
 
@@ -92,6 +93,7 @@ class _ModelState:
     bytes: int | None = None
     failures: list[_Failure] = field(default_factory=list)
     audits: dict[str, AuditOutcome] = field(default_factory=dict)
+    restated_for: dict[str, None] = field(default_factory=dict)
     outcome: ModelOutcome | None = None
 
     @property
@@ -120,6 +122,8 @@ class RunRecorder:
         self._finished = False
         self._attempt = 0
         self._selected: dict[str, None] = {}
+        self.storage_of: Callable[[str, Sequence[Span]], Storage | None] = lambda fqn, done: None
+        """Where a model's data is, given the intervals that this run has filled; set by whoever knows."""
         self._models: dict[str, _ModelState] = {}
 
     @property
@@ -188,10 +192,12 @@ class RunRecorder:
         duration_ms: int,
         rows: int | None,
         bytes_: int | None,
+        restated_for: Iterable[str] = (),
     ) -> None:
         """SQLMesh has recorded the interval."""
         with self._lock:
             state = self._state(fqn)
+            state.restated_for.update(dict.fromkeys(restated_for))
             state.done.append(span)
             state.rows = _added(state.rows, rows)
             state.bytes = _added(state.bytes, bytes_)
@@ -345,6 +351,8 @@ class RunRecorder:
                     duration_ms=state.duration_ms or 0,
                     rows=state.rows,
                     bytes=state.bytes,
+                    storage=self.storage_of(fqn, state.done),
+                    restated_for=tuple(state.restated_for),
                 ),
             )
 

@@ -12,6 +12,10 @@ MASK = "***"
 _SECRET_FIELD = re.compile(
     r"pass(word|wd|phrase)?$|secret|token|private_key$|(api|access|account)_?key|credential", re.I
 )
+_SECRET_PARAMETER = re.compile(
+    r"(pass(word|wd)|pwd|secret|token)\s*=\s*(?P<quote>['\"]?)(?P<value>[^\s;&'\"]+)", re.I
+)
+"""A secret inside a connection string: ``dbname=shop password=…``, ``md:shop?motherduck_token=…``, ``Pwd=…;``."""
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']*:[^/\s@\"']+@")
 _MIN_LENGTH = 4
 """A shorter value occurs by chance in every text; masking it would hide nothing and garble everything."""
@@ -85,5 +89,6 @@ def _collect(value: object, *, secret: bool, found: set[str]) -> None:
             _collect(item, secret=secret, found=found)
     elif hasattr(value, "get_secret_value"):
         _collect(value.get_secret_value(), secret=True, found=found)
-    elif secret and isinstance(value, (str, bytes)):
-        found.add(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    elif isinstance(value, (str, bytes)):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        found.update([text] if secret else (match["value"] for match in _SECRET_PARAMETER.finditer(text)))

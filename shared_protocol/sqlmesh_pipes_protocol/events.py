@@ -97,6 +97,23 @@ class ModelInFlight:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Where a model's data is, and which data it is."""
+
+    kind: str
+    """SQLMesh's name of the model's kind: FULL, VIEW, INCREMENTAL_BY_TIME_RANGE …"""
+    snapshot_id: str
+    """Fingerprint of the model's definition as deployed."""
+    version: str
+    """SQLMesh's version of the data: models that differ in metadata alone share it."""
+    physical_table: str
+    view: str
+    """What readers in the environment query."""
+    data_version: str
+    """Changes when the version or the intervals that are filled change."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditOutcome:
     """The last result of one audit in this run; failed in any batch is failed."""
 
@@ -156,6 +173,8 @@ class RunStarted:
     end: str | None
     execution_time: str | None
     ignore_cron: bool
+    correlation_id: str | None = None
+    """What SQLMesh marks the run's queries with in the warehouse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +257,9 @@ class ModelExecuted:
     """From the start of the first batch to the end of the last."""
     rows: int | None = None
     bytes: int | None = None
+    storage: Storage | None = None
+    restated_for: tuple[str, ...] = ()
+    """Models whose automatic restatement made this one run again."""
 
 
 @dataclass(frozen=True, kw_only=True)

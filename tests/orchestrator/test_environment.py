@@ -43,6 +43,7 @@ def test_the_public_names_are_these():
         "SQLMeshPipesError",
         "SQLMeshProject",
         "SQLMeshResource",
+        "SQLMeshRunConfig",
         "SQLMeshTranslator",
         "SubprocessLauncher",
         "sqlmesh_assets",

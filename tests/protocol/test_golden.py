@@ -43,6 +43,7 @@ from sqlmesh_pipes_protocol.events import (
     RunStarted,
     RunStatus,
     SkipReason,
+    Storage,
     Timestamp,
     Versions,
 )
@@ -127,6 +128,7 @@ CASES: dict[str, Event | Callable[[int], Event]] = {
         end="1 day ago",
         execution_time="2026-01-07 06:30:00",
         ignore_cron=True,
+        correlation_id="SQLMESH_RUN: 1234",
     ),
     "run_started, all left to SQLMesh": RunStarted(
         environment="dev__ü",
@@ -197,7 +199,21 @@ CASES: dict[str, Event | Callable[[int], Event]] = {
         interval=None,
     ),
     "model_executed": ModelExecuted(
-        model=ORDERS, intervals=(MONDAY, TUESDAY), batches=2, duration_ms=3_000, rows=7, bytes=0
+        model=ORDERS,
+        intervals=(MONDAY, TUESDAY),
+        batches=2,
+        duration_ms=3_000,
+        rows=7,
+        bytes=0,
+        storage=Storage(
+            kind="INCREMENTAL_BY_TIME_RANGE",
+            snapshot_id="123456789",
+            version="987654321",
+            physical_table="warehouse.sqlmesh__shop.shop__orders__987654321",
+            view="warehouse.shop.orders",
+            data_version="987654321-0123456789ab",
+        ),
+        restated_for=(REVENUE,),
     ),
     "model_executed, engine reports nothing": ModelExecuted(
         model=REVENUE, intervals=(), batches=0, duration_ms=0
