@@ -26,9 +26,9 @@ $(VENV)/.installed: pyproject.toml examples/shop/requirements.txt
 	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dagster,dev]' --requirement examples/shop/requirements.txt
 	@touch $@
 
-$(RUNNER_VENV)/.installed: pyproject.toml
+$(RUNNER_VENV)/.installed: pyproject.toml tests/requirements-runner.txt
 	$(PYTHON) -m venv $(RUNNER_VENV)
-	$(RUNNER_VENV)/bin/python $(PIP_INSTALL) --editable '.[sqlmesh,dev]'
+	$(RUNNER_VENV)/bin/python $(PIP_INSTALL) --editable '.[sqlmesh,dev]' --requirement tests/requirements-runner.txt
 	@touch $@
 
 demo: install demo-plan  ## Run the example through Dagster and show what the event log holds.

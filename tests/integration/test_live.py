@@ -12,7 +12,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Outcome
+
+from support.warehouse import Outcome
 
 WAITS = """\
     import pathlib, time
