@@ -54,6 +54,7 @@ class ResultMapper:
         selected_keys: assets that Dagster selected; others yield nothing.
         selected_checks: checks that Dagster selected.
         already_materialized: by earlier attempts of the same work; not reported as skipped.
+        tell_all: yield results of assets that Dagster did not select as well; somebody else has to record those.
         skips_pass: whether ``sqlmesh_execution_status`` passes for a model that was skipped because nothing was to do.
     """
 
@@ -64,6 +65,7 @@ class ResultMapper:
         selected_checks: Collection[dg.AssetCheckKey],
         already_materialized: Collection[dg.AssetKey] = (),
         *,
+        tell_all: bool = False,
         skips_pass: bool = False,
     ) -> None:
         self._index = index
@@ -72,6 +74,7 @@ class ResultMapper:
         self._already_materialized = already_materialized
         self._audits: dict[str, dict[str, list[AuditEvaluated]]] = {}
         self._told: set[str] = set()
+        self._tell_all = tell_all
         self._skips_pass = skips_pass
         self._correlation_id: str | None = None
         self.failures: dict[str, ErrorInfo] = {}
@@ -203,7 +206,7 @@ class ResultMapper:
                 if name not in self._index.standalone:
                     self.unknown[name] = None
                 for key, check in self._index.standalone.get(name, ()):
-                    if dg.AssetCheckKey(key, check) in self._checks:
+                    if self._is_wanted(key, check):
                         yield _audit_result(key, check, ran)
 
     def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
@@ -251,10 +254,14 @@ class ResultMapper:
         if key is None:
             self.unknown[fqn] = None
             return None
-        if fqn in self._told or key not in self._keys:
+        if fqn in self._told or not (self._tell_all or key in self._keys):
             return None
         self._told.add(fqn)
         return key
+
+    def _is_wanted(self, key: dg.AssetKey, check: str) -> bool:
+        # Of an asset that Dagster did not select, no check is selected either.
+        return dg.AssetCheckKey(key, check) in self._checks or (self._tell_all and key not in self._keys)
 
     def _status(
         self,
@@ -267,7 +274,7 @@ class ResultMapper:
         severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
         extra: dict[str, Any] | None = None,
     ) -> Iterator[dg.AssetCheckResult]:
-        if dg.AssetCheckKey(key, EXECUTION_STATUS_CHECK) in self._checks:
+        if self._is_wanted(key, EXECUTION_STATUS_CHECK):
             yield dg.AssetCheckResult(
                 asset_key=key,
                 check_name=EXECUTION_STATUS_CHECK,
@@ -290,7 +297,7 @@ class ResultMapper:
                 self.unknown[f"{fqn}: {identity}"] = None
                 continue
             ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
-            if ran and dg.AssetCheckKey(key, name) in self._checks:
+            if ran and self._is_wanted(key, name):
                 yield _audit_result(key, name, ran)
 
 

@@ -90,7 +90,8 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         Args:
             context: of a function made an asset with `sqlmesh_assets`.
             config: what to run, where SQLMesh is not to decide: the run config of the asset function, or one made by hand.
-            include_upstream: run what the selected models read as well.
+            include_upstream: run what the selected models read as well. Dagster takes no results for assets that it did not
+                select: those go to its event log directly.
             message_reader: a Pipes message reader to take the place of the default one.
 
         Yields:
@@ -129,6 +130,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 selected,
                 context.selected_asset_check_keys,
                 _materialized_by_earlier_attempts(context),
+                tell_all=include_upstream,
                 skips_pass=self.skips_pass,
             ),
             message_reader,

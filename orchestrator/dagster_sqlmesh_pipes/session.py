@@ -150,6 +150,9 @@ class Session:
     def _tracked(self, results: Iterator[Result]) -> Iterator[Result]:
         """Remember the result that Dagster is recording: control comes back when it has."""
         for result in results:
+            if result.asset_key not in self._context.selected_asset_keys:
+                record_missing(self._context, [result])
+                continue
             self._in_doubt = result
             yield result
             self._in_doubt = None

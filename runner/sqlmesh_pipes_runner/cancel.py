@@ -74,3 +74,7 @@ class Cancellation:
             yield
         finally:
             self._interruptible -= 1
+
+    def raise_no_more(self) -> None:
+        """From here on a signal raises nothing: the end of the run is told, and must not be torn."""
+        self._interruptible += 1

@@ -173,9 +173,9 @@ def run(
 def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None, output: str | None) -> None:
     """Write what Dagster needs to know of the project: models, audits, dependencies, columns."""
     from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
-    from sqlmesh_pipes_runner.failures import error_info, exit_code_of
+    from sqlmesh_pipes_runner.failures import exit_code_of
     from sqlmesh_pipes_runner.options import RunOptions
-    from sqlmesh_pipes_runner.run import check_project
+    from sqlmesh_pipes_runner.run import check_project, run_error
 
     projects = projects or (Path(),)
     try:
@@ -192,7 +192,7 @@ def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None
     except RunnerError as error:
         raise click.UsageError(str(error)) from error
     except Exception as error:  # noqa: BLE001 - the process's boundary; one sentence, and the exit status
-        info = error_info(error)
+        info = run_error(error)
         click.echo(f"Error: the manifest cannot be made: {info.message}", err=True)
         sys.exit(exit_code_of(info.category))
     click.echo(f"{path}: {len(built.models)} models, {len(built.external_models)} external.", err=True)

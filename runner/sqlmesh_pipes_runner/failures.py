@@ -171,7 +171,10 @@ _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 def error_info(error: BaseException) -> ErrorInfo:
     """The failure that an exception tells of: class and message of its root, category, whether it is transient."""
     chain = list(causes(error))
-    root = chain[-1]
+    # The text of a traceback, which Python hangs below what a worker process raised, is no cause.
+    root = next(
+        (link for link in reversed(chain) if not _name(type(link)).endswith("RemoteTraceback")), error
+    )
     category, transient = classify(error)
     message = str(root).strip() or type(root).__name__
     text = "".join(traceback.format_exception(error))
@@ -226,7 +229,8 @@ def _classify_one(error: BaseException) -> tuple[FailureCategory, bool] | None:
 
 def _sqlstate(error: BaseException) -> str | None:
     """Where drivers put it: an attribute (psycopg, psycopg2, Snowflake), the first argument (ODBC), a mapping (Redshift)."""
-    first = error.args[0] if error.args else None
+    # Not so for Python's own: KeyError('40123') is about a post code, not about a lock.
+    first = error.args[0] if error.args and type(error).__module__ != "builtins" else None
     candidates = (
         getattr(error, "sqlstate", None),
         getattr(error, "pgcode", None),

@@ -101,7 +101,7 @@ def _model(model: Any, projects: Sequence[Path]) -> Model:
                 arguments=call.arguments,
                 blocking=blocking,
                 skip=audit.skip,
-                query=_sql(audit.query, model.dialect),
+                query=_sql(audit.query, audit.dialect or model.dialect),
                 dialect=audit.dialect or model.dialect or None,
             )
             for (audit, call, blocking), identity in zip(calls, identities, strict=True)

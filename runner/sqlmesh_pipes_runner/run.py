@@ -80,14 +80,17 @@ class Run:
         exit_code, error = EXIT_OK, None
         with self.cancellation.handling_signals():
             try:
-                if early_error is not None:
-                    raise early_error
-                with self._heartbeats():
-                    self._run_sqlmesh()
+                try:
+                    if early_error is not None:
+                        raise early_error
+                    with self._heartbeats():
+                        self._run_sqlmesh()
+                finally:
+                    self.cancellation.raise_no_more()  # inside the try: a signal at this very moment is still caught
             except RunInterruptedError:
                 pass  # told below, as for a run that came to its end in time
             except Exception as failure:  # noqa: BLE001 - the run's boundary; told in its last event
-                status, error = "error", _run_error(failure)
+                status, error = "error", run_error(failure)
                 exit_code = exit_code_of(error.category)
             if self.cancellation.requested:
                 status, exit_code = "interrupted", EXIT_INTERRUPTED
@@ -204,7 +207,8 @@ def versions() -> Versions:
     )
 
 
-def _run_error(failure: Exception) -> ErrorInfo:
+def run_error(failure: Exception) -> ErrorInfo:
+    """Why there is no run, or no manifest: as `error_info`, with the message that was written for the user."""
     info = error_info(failure)
     # The outermost message is the one written for the user; the root's is added where it says more.
     outer = str(failure).strip()

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,10 +73,11 @@ class Warehouse:
     def environ(self) -> dict[str, str]:
         return {**os.environ, "TEST_DATABASE": str(self.database), **self.env}
 
-    def deploy(self, environment: str = "prod") -> None:
+    def deploy(self, environment: str = "prod", *, gateway: str = "", others: Sequence[Path] = ()) -> None:
         """Plan into an environment, leave all the work to the next run, and write the manifest."""
+        projects = os.pathsep.join(map(str, [self.path, *others]))
         done = subprocess.run(
-            [str(self.bin / "python"), str(HERE / "deploy.py"), str(self.path), environment],
+            [str(self.bin / "python"), str(HERE / "deploy.py"), projects, environment, gateway],
             env=self.environ,
             capture_output=True,
             text=True,
