@@ -14,7 +14,7 @@ SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_MANIFEST="$(DEMO_DIR)/sq
 	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
 	PYTHONPATH="$(SHOP)"
 
-.PHONY: help install demo dev test lint format clean
+.PHONY: help install demo dev test test-all lint format clean
 
 help:  ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,9 +47,12 @@ demo-plan: install
 	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh --log-file-dir "$(DEMO_DIR)/logs" --paths $(SHOP)/warehouse \
 		plan prod --skip-backfill --auto-apply --no-prompts
 
-test: install  ## Run the whole suite.
+test: install  ## Run the whole suite. Tests that need PostgreSQL are skipped, with the reason, where it is not installed.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration -n $(JOBS)
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour -n $(JOBS)
+
+test-all: install  ## Run every behaviour on every engine.
+	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test
 
 lint: install  ## Check style, types and who imports whom.
 	$(VENV)/bin/ruff check .

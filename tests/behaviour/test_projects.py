@@ -6,6 +6,7 @@ import pytest
 from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, sqlmesh_assets
 from support.warehouse import Outcome, Warehouse, write
 
+STATUS = "sqlmesh_execution_status"
 TWO_GATEWAYS = """\
 gateways:
   first:
@@ -145,3 +146,29 @@ def materialize(project: SQLMeshProject, warehouse: Warehouse, instance: dg.Dags
         [assets], instance=instance, resources={"sqlmesh": resource}, raise_on_error=False
     )
     return Outcome.read(instance, result.run_id)
+
+
+def test_a_dbt_project_runs_with_its_models_as_assets_and_its_tests_as_checks(
+    make_warehouse, instance, tmp_path
+):
+    warehouse = make_warehouse(deploy=False)
+    (warehouse.path / "config.yaml").unlink()
+    files = {
+        "sqlmesh.yaml": "model_defaults: {start: 2026-01-01}\ndisable_anonymized_analytics: true\n",
+        "dbt_project.yml": "name: jaffle\nversion: '1.0'\nprofile: jaffle\nmodels: {jaffle: {+materialized: table}}\n",
+        "profiles.yml": "jaffle: {target: dev, outputs: {dev: {type: duckdb, schema: main, path: "
+        f"{tmp_path / 'jaffle.duckdb'}}}}}}}\n",
+        "models/first.sql": "SELECT 1 AS id",
+        "models/second.sql": "SELECT id FROM {{ ref('first') }}",
+        "models/schema.yml": "models:\n- {name: second, columns: [{name: id, data_tests: [not_null]}]}\n",
+    }
+    for name, text in files.items():
+        write(warehouse.path / name, text)
+    warehouse.deploy()
+
+    outcome = materialize(SQLMeshProject(warehouse.path), warehouse, instance)
+
+    assert outcome.success
+    assert set(outcome.materialized) == {"main/first", "main/second"}
+    audits = {place: check.passed for place, check in outcome.checks.items() if place[1] != STATUS}
+    assert audits == {("main/second", "not_null_second_id"): True}
