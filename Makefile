@@ -9,6 +9,9 @@ JOBS ?= auto
 # Dagster's environment has no SQLMesh, and the runner's has no Dagster.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
+CHECK_PYTHON = $(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	{ echo "$(PYTHON) must be Python 3.10 or later, with venv (Debian: apt-get install python3-venv)"; exit 1; }
+
 SHOP := $(CURDIR)/examples/shop
 SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_MANIFEST="$(DEMO_DIR)/sqlmesh_manifest.json" \
 	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
@@ -22,29 +25,31 @@ help:  ## List the commands.
 install: $(VENV)/.installed $(RUNNER_VENV)/.installed  ## Make both virtual environments.
 
 $(VENV)/.installed: pyproject.toml examples/shop/requirements.txt
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dagster,dev]' --requirement examples/shop/requirements.txt
 	@touch $@
 
 $(RUNNER_VENV)/.installed: pyproject.toml tests/requirements-runner.txt
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(RUNNER_VENV)
 	$(RUNNER_VENV)/bin/python $(PIP_INSTALL) --editable '.[sqlmesh,dev]' --requirement tests/requirements-runner.txt
 	@touch $@
 
 demo: install demo-plan  ## Run the example through Dagster and show what the event log holds.
-	$(SHOP_ENV) $(VENV)/bin/python $(SHOP)/demo.py run
+	$(SHOP_ENV) $(VENV)/bin/python "$(SHOP)/demo.py" run
 
 dev: install demo-plan  ## Open Dagster's web UI on the example.
-	cd $(SHOP) && $(SHOP_ENV) $(CURDIR)/$(VENV)/bin/dagster dev -m shop_dagster.definitions -h 127.0.0.1
+	cd "$(SHOP)" && $(SHOP_ENV) "$(CURDIR)/$(VENV)/bin/dagster" dev -m shop_dagster.definitions -h 127.0.0.1
 
 # The plan leaves the work to the run: nothing is backfilled.
 .PHONY: demo-plan
 demo-plan: install
 	@mkdir -p "$(DEMO_DIR)/dagster_home"
-	@cp $(SHOP)/dagster.yaml "$(DEMO_DIR)/dagster_home/"
-	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh-runner manifest --project $(SHOP)/warehouse --output "$(DEMO_DIR)/sqlmesh_manifest.json"
-	$(SHOP_ENV) $(VENV)/bin/python $(SHOP)/demo.py prepare
-	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh --log-file-dir "$(DEMO_DIR)/logs" --paths $(SHOP)/warehouse \
+	@cp "$(SHOP)/dagster.yaml" "$(DEMO_DIR)/dagster_home/"
+	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh-runner manifest --project "$(SHOP)/warehouse" --output "$(DEMO_DIR)/sqlmesh_manifest.json"
+	$(SHOP_ENV) $(VENV)/bin/python "$(SHOP)/demo.py" prepare
+	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh --log-file-dir "$(DEMO_DIR)/logs" --paths "$(SHOP)/warehouse" \
 		plan prod --skip-backfill --auto-apply --no-prompts
 
 test: install  ## Run the whole suite. Tests that need PostgreSQL are skipped, with the reason, where it is not installed.

@@ -36,6 +36,17 @@ def record_missing(
         for event in events
         if event is not None and event.step_key == step.step.key
     }
+    _write(step, results, recorded)
+
+
+def record(context: dg.AssetExecutionContext, results: Iterable[dg.AssetCheckResult]) -> None:
+    """Write check results to the event log of a step that has reported others of the same checks."""
+    _write(context.get_step_execution_context(), results, recorded=set())
+
+
+def _write(
+    step: Any, results: Iterable[dg.MaterializeResult[Any] | dg.AssetCheckResult], recorded: set[Any]
+) -> None:
     for result in results:
         checks: Iterable[dg.AssetCheckResult] = ()
         if isinstance(result, dg.AssetCheckResult):

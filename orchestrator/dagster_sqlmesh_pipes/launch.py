@@ -113,6 +113,8 @@ class SubprocessLauncher(Launcher):
         command = self.command or (
             [self.python, "-m", "sqlmesh_pipes_runner"] if self.python else ["sqlmesh-runner"]
         )
+        if os.sep in command[0]:
+            command = [str(Path(command[0]).absolute()), *command[1:]]  # not relative to where it is started
         inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN_ENVIRONMENT}
         return _SubprocessRunner(
             [*command, *call.arguments],
@@ -143,6 +145,11 @@ class _SubprocessRunner(Runner):
                 start_new_session=True,  # a process group of its own, to be ended as a whole
             )
         except FileNotFoundError:
+            if Path(command[0]).is_file():
+                raise LaunchError(
+                    f"The runner command {command[0]!r} is there, and the interpreter in its first line is not: "
+                    "make its virtual environment again."
+                ) from None
             raise LaunchError(
                 f"The runner command {command[0]!r} was not found. Install dagster-sqlmesh-pipes[sqlmesh] in the "
                 "runner's environment, and name the command there: "
@@ -192,5 +199,6 @@ class _SubprocessRunner(Runner):
         with self._process.stderr as stream:
             for line in iter(lambda: stream.readline(_CHUNK), b""):
                 self._last_words.append(line)
-                sys.stderr.write(line.decode("utf-8", "replace"))
-                sys.stderr.flush()
+                encoding = sys.stderr.encoding or "utf-8"
+                text = line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding)
+                print(text, end="", file=sys.stderr, flush=True)

@@ -72,13 +72,17 @@ class ResultMapper:
         self._keys = selected_keys
         self._checks = selected_checks
         self._already_materialized = already_materialized
-        self._audits: dict[str, dict[str, list[AuditEvaluated]]] = {}
-        self._told: set[str] = set()
+        self._audits: dict[str, dict[str, dict[Interval | None, AuditEvaluated]]] = {}
+        """By model and identity, the latest evaluation of each interval."""
+        self._told: dict[str, dict[str, bool]] = {}
+        """Models whose results are out, and what their audits' results say."""
         self._tell_all = tell_all
         self._skips_pass = skips_pass
         self._correlation_id: str | None = None
         self.failures: dict[str, ErrorInfo] = {}
         """Failed models, by FQN, in the order of their failing."""
+        self.corrections: list[dg.AssetCheckResult] = []
+        """Results that contradict one that is out: Dagster takes no second one from the step, its event log does."""
         self.unknown: dict[str, None] = {}
         """What ran and has no spec: models by FQN, audits as ``model: audit``, in order."""
 
@@ -88,7 +92,7 @@ class ResultMapper:
             case RunStarted():
                 self._correlation_id = event.correlation_id
             case AuditEvaluated():
-                self._audits.setdefault(event.model, {}).setdefault(event.audit, []).append(event)
+                self._audits.setdefault(event.model, {}).setdefault(event.audit, {})[event.interval] = event
             case ModelExecuted():
                 yield from self._executed(event)
             case ModelFailed():
@@ -98,6 +102,8 @@ class ResultMapper:
             case RunFinished():
                 for outcome in event.digest:
                     yield from self._from_digest(outcome)
+                if event.status in ("success", "nothing_to_do", "failed"):
+                    yield from self._not_deployed(event.digest)
                 yield from self._standalone_results()
             case (
                 EvaluationStarted() | ModelStarted() | BatchFinished() | Log() | Heartbeat() | UnknownEvent()
@@ -144,8 +150,6 @@ class ResultMapper:
 
     def _failed(self, event: ModelFailed) -> Iterator[Result]:
         self.failures.setdefault(event.model, event.error)
-        if event.model in self._index.standalone:
-            return  # an audit of its own: it has no status, and no result where it could not be evaluated
         key = self._key_to_tell(event.model)
         if key is None:
             return
@@ -199,7 +203,7 @@ class ResultMapper:
         """A standalone audit is a check on each model that it reads. It has no terminal event: told at the end."""
         for audits in self._audits.values():
             for evaluations in audits.values():
-                ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+                ran = [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
                 if not ran or not ran[0].standalone:
                     continue
                 name = ran[0].model
@@ -210,13 +214,13 @@ class ResultMapper:
                         yield _audit_result(key, check, ran)
 
     def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
-        """Results of a model whose terminal event was lost on the way."""
-        if outcome.model in self._told or outcome.model in self.unknown:
+        """The run's last word on a model: results of a terminal event that was lost, and of audits that were."""
+        self._repair_audits(outcome)
+        if outcome.model in self.unknown:
             return
-        seen = self._audits.setdefault(outcome.model, {})
-        for audit in outcome.audits:
-            if audit.audit not in seen:
-                seen[audit.audit] = [_from_outcome(outcome.model, audit)]
+        if outcome.model in self._told:
+            yield from self._correct(outcome)
+            return
         match outcome.status:
             case "executed":
                 executed = ModelExecuted(
@@ -248,6 +252,46 @@ class ResultMapper:
                     ModelSkipped(model=outcome.model, reason=reason, detail=f"Skipped: {reason}.")
                 )
 
+    def _repair_audits(self, outcome: ModelOutcome) -> None:
+        seen = self._audits.setdefault(outcome.model, {})
+        for audit in outcome.audits:
+            evaluations = list(seen.get(audit.audit, {}).values())
+            ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+            if bool(ran) is audit.skipped or all(e.passed for e in ran) is not (
+                audit.passed or audit.skipped
+            ):
+                seen[audit.audit] = {None: _from_outcome(outcome.model, audit)}
+
+    def _correct(self, outcome: ModelOutcome) -> Iterator[Result]:
+        """What was told of a model and is not so: the run was restarted since, or an audit's event was lost."""
+        if outcome.status == "failed":
+            self.failures.setdefault(outcome.model, outcome.error or _unknown_error())
+        elif outcome.status == "executed" and self.failures.pop(outcome.model, None) is not None:
+            yield dg.MaterializeResult(
+                asset_key=self._index.keys[outcome.model],
+                metadata={"sqlmesh_model": outcome.model, "intervals": _intervals(outcome.intervals)},
+            )
+        told = dict(self._told[outcome.model])
+        for result in self._audit_results(self._index.keys[outcome.model], outcome.model):
+            name = result.check_name or ""
+            if name not in told:
+                yield result
+            elif told[name] is not result.passed:
+                self.corrections.append(result)
+
+    def _not_deployed(self, digest: Iterable[ModelOutcome]) -> Iterator[Result]:
+        """Models that were asked for with the whole project, and that the environment does not have."""
+        known = {outcome.model for outcome in digest}
+        for fqn, key in self._index.keys.items():
+            if key in self._keys and fqn not in known and fqn not in self._told:
+                yield from self._skipped(
+                    ModelSkipped(
+                        model=fqn,
+                        reason="not_deployed",
+                        detail="The model is not in the environment: deploy it with `sqlmesh plan`.",
+                    )
+                )
+
     def _key_to_tell(self, fqn: str) -> dg.AssetKey | None:
         """The model's key where its results are still to be yielded."""
         key = self._index.keys.get(fqn)
@@ -256,7 +300,7 @@ class ResultMapper:
             return None
         if fqn in self._told or not (self._tell_all or key in self._keys):
             return None
-        self._told.add(fqn)
+        self._told[fqn] = {}
         return key
 
     def _is_wanted(self, key: dg.AssetKey, check: str) -> bool:
@@ -296,9 +340,11 @@ class ResultMapper:
             if name is None:
                 self.unknown[f"{fqn}: {identity}"] = None
                 continue
-            ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+            ran = [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
             if ran and self._is_wanted(key, name):
-                yield _audit_result(key, name, ran)
+                result = _audit_result(key, name, ran)
+                self._told[fqn].setdefault(name, result.passed)
+                yield result
 
 
 def _audit_result(key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated]) -> dg.AssetCheckResult:

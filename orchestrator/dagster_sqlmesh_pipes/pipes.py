@@ -117,7 +117,9 @@ class RunnerOutputReader(dg.PipesMessageReader):
         if message is not None and self._handler is not None:
             self._handler.handle_message(message)
         elif line:
-            sys.stdout.write(line.decode("utf-8", "replace") + "\n")
+            # Escaped where the log's encoding cannot hold it: a foreign line must not end the reading.
+            encoding = sys.stdout.encoding or "utf-8"
+            print(line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding))
 
 
 def parse_message(line: bytes) -> PipesMessage | None:
@@ -129,6 +131,8 @@ def parse_message(line: bytes) -> PipesMessage | None:
     except orjson.JSONDecodeError:
         return None
     if not isinstance(value, dict) or not value.keys() >= _MESSAGE_KEYS:
+        return None
+    if not isinstance(value["method"], str) or not isinstance(value["params"], (dict, type(None))):
         return None
     return cast("PipesMessage", value)
 

@@ -73,7 +73,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             settings.setdefault("gateway", project.gateway)
             settings.setdefault("environment", project.environment)
         elif project_dir is not None:
-            settings.setdefault("project_dirs", [str(project_dir)])
+            settings.setdefault("project_dirs", [str(Path(project_dir).absolute())])
         settings["launcher"] = launcher or SubprocessLauncher()
         super().__init__(**{name: value for name, value in settings.items() if value is not None})
 

@@ -11,13 +11,15 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import dagster as dg
 
-from dagster_sqlmesh_pipes.compat import record_missing
-from dagster_sqlmesh_pipes.errors import LaunchError
+from dagster_sqlmesh_pipes.compat import record, record_missing
+from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
 from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.pipes import (
@@ -35,7 +37,8 @@ from sqlmesh_pipes_protocol.events import EvaluationStarted, Log, ModelFailed, R
 from sqlmesh_pipes_protocol.framing import EventStream
 from sqlmesh_pipes_protocol.request import RunRequest
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.2
+"""How long an interrupt may be held back."""
 _DRAIN_SECONDS = 5.0
 """How long output may stay open after the runner's process has ended: a child of it may hold it."""
 
@@ -78,9 +81,13 @@ class Session:
         self._handler = RunnerMessageHandler(context, self._reader)
         self._resources = contextlib.ExitStack()
         self._runner: Runner | None = None
+        self._pending: deque[Result] = deque()
+        """Results that Dagster may not have: the first one is being recorded."""
+        self._interrupt: BaseException | None = None
+        self._kill_at: float | None = None
+        self._gone_at: float | None = None
         self._output_ended = False
         self._closed = False
-        self._in_doubt: Result | None = None
         self._closed_with: str | None = None
         self._broken: Exception | None = None
 
@@ -92,13 +99,12 @@ class Session:
         """
         try:
             runner = self._start()
-            yield from self._tracked(self._follow(runner))
-            if self._events.finished is None:
-                _await_exit(runner)  # how it ended is all that is known of it
-            runner.kill()
-            self._resources.close()
-            # A reader of the user's own may have brought its last messages when it was closed.
-            yield from self._tracked(self._drain())
+            while self._step(runner):
+                yield from self._deliver()
+            self._end(runner)
+            yield from self._deliver()
+            if self._interrupt is not None:
+                raise self._interrupt
         finally:
             self.close()
         self._conclude(runner)
@@ -113,16 +119,19 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        with self._resources:
-            if self._runner is None:
-                return
-            unrecorded = [] if self._in_doubt is None else [self._in_doubt]
-            if not self._output_ended:
-                self._runner.terminate()
-                unrecorded.extend(self._follow(self._runner, interrupted=True))
-            self._runner.kill()
-            if unrecorded:
-                record_missing(self._context, unrecorded)
+        try:
+            if self._runner is not None:
+                if not self._is_over(self._runner):
+                    self._ask_to_end(self._runner)
+                while self._step(self._runner):
+                    pass
+                self._end(self._runner)
+            if self._pending:
+                record_missing(self._context, self._pending)
+        finally:
+            if self._runner is not None:
+                self._runner.kill()
+            self._resources.close()
 
     def _start(self) -> Runner:
         injector = self._launcher.context_injector()
@@ -140,60 +149,65 @@ class Session:
             project_dir=self._call.project_dir,
         )
         try:
-            runner = self._launcher.launch(call)
+            with uninterrupted():  # no runner without somebody who knows of it
+                self._runner = runner = self._launcher.launch(call)
         except LaunchError as error:
             raise dg.Failure(str(error), allow_retries=error.transient) from error
-        self._runner = runner
         threading.Thread(target=self._pump, args=(runner,), name="runner-output", daemon=True).start()
         return runner
 
-    def _tracked(self, results: Iterator[Result]) -> Iterator[Result]:
-        """Remember the result that Dagster is recording: control comes back when it has."""
-        for result in results:
-            if result.asset_key not in self._context.selected_asset_keys:
-                record_missing(self._context, [result])
-                continue
-            self._in_doubt = result
-            yield result
-            self._in_doubt = None
+    def _step(self, runner: Runner) -> bool:
+        """Take in what the runner reports next; False when it is silent and gone.
 
-    def _follow(self, runner: Runner, *, interrupted: bool = False) -> Iterator[Result]:
-        """Yield results until the runner is silent and gone. An interrupt ends the runner first, then goes on.
-
-        Args:
-            runner: what is followed.
-            interrupted: the runner has been asked to end; the interrupt itself is on its way elsewhere.
+        An interrupt asks the runner to end, and is kept until it has; a second one kills it.
         """
-        interrupt: BaseException | None = None
-        kill_at = time.monotonic() + self._launcher.grace_period_seconds if interrupted else None
-        gone_at: float | None = None
-        while not self._output_ended and self._broken is None:
-            item: Item | None = None
-            try:
-                with contextlib.suppress(queue.Empty):
-                    item = self._handler.items.get(timeout=_POLL_SECONDS)
-            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
-                if kill_at is not None:  # asked twice
-                    runner.kill()
-                else:
-                    kill_at = time.monotonic() + self._launcher.grace_period_seconds
-                    runner.terminate()
-                interrupt = caught
-            if item is not None:
-                yield from self._handle(item)
-            now = time.monotonic()
-            if kill_at is not None and now >= kill_at:
+        if self._is_over(runner):
+            return False
+        try:
+            with uninterrupted(), contextlib.suppress(queue.Empty):
+                self._pending.extend(self._handle(self._handler.items.get(timeout=_POLL_SECONDS)))
+        except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
+            if self._interrupt is not None:
                 runner.kill()
-            if item is None and runner.exit_code() is not None:
-                gone_at = gone_at or now
-                if now - gone_at >= _DRAIN_SECONDS:
-                    break
-        if interrupt is not None and not interrupted:
-            raise interrupt
+            self._interrupt = caught
+            self._ask_to_end(runner)
+        now = time.monotonic()
+        if self._broken is not None:
+            self._ask_to_end(runner)
+        if self._kill_at is not None and now >= self._kill_at:
+            runner.kill()
+        if runner.exit_code() is not None:
+            self._gone_at = self._gone_at or now
+        return True
 
-    def _drain(self) -> Iterator[Result]:
+    def _is_over(self, runner: Runner) -> bool:
+        is_gone = self._gone_at is not None and time.monotonic() - self._gone_at >= _DRAIN_SECONDS
+        return self._output_ended or is_gone
+
+    def _ask_to_end(self, runner: Runner) -> None:
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + self._launcher.grace_period_seconds
+            runner.terminate()
+
+    def _end(self, runner: Runner) -> None:
+        """The runner has written all it will: let it exit by itself, and take in what a reader brings when it is closed."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while runner.exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        runner.kill()
+        self._resources.close()
         while not self._handler.items.empty():
-            yield from self._handle(self._handler.items.get())
+            self._pending.extend(self._handle(self._handler.items.get()))
+
+    def _deliver(self) -> Iterator[Result]:
+        """Yield what is pending. A result stays until control is back: then Dagster has recorded it."""
+        while self._pending:
+            result = self._pending[0]
+            if result.asset_key in self._context.selected_asset_keys:
+                yield result
+            else:
+                record_missing(self._context, [result])
+            self._pending.popleft()
 
     def _pump(self, runner: Runner) -> None:
         error: BaseException | None = None
@@ -218,7 +232,7 @@ class Session:
             case EndOfOutput(error):
                 self._output_ended = True
                 if error is not None:
-                    self._broken = RuntimeError(f"The runner's output could not be read: {error!r}")
+                    self._broken = SQLMeshPipesError(f"The runner's output could not be read: {error!r}")
 
     def _receive(self, value: object) -> Envelope | None:
         if not isinstance(value, dict):
@@ -259,6 +273,8 @@ class Session:
 
     def _conclude(self, runner: Runner) -> None:
         """Say what was odd, and raise if the run was no success. Everything SQLMesh reported has been yielded."""
+        if self._mapper.corrections:
+            record(self._context, self._mapper.corrections)
         if self._mapper.unknown:
             self._context.log.warning(
                 "The manifest is older than what is deployed; these ran and have no asset or check: "
@@ -280,7 +296,7 @@ class Session:
             case "success" | "nothing_to_do":
                 return
             case "failed":
-                raise self._failure()
+                raise self._failure(finished)
             case "interrupted":
                 raise dg.Failure("The SQLMesh run was stopped before its end.", allow_retries=True)
             case "error":
@@ -301,8 +317,11 @@ class Session:
                     allow_retries=error.transient if error else False,
                 )
 
-    def _failure(self) -> dg.Failure:
+    def _failure(self, finished: RunFinished) -> dg.Failure:
         failures = self._mapper.failures
+        if not failures:
+            message = finished.error.message if finished.error else "The SQLMesh run failed."
+            return dg.Failure(message, allow_retries=finished.error.transient if finished.error else False)
         listed = "; ".join(f"{fqn}: {_sentence(error.message)}" for fqn, error in failures.items())
         number = f"{len(failures)} {'model' if len(failures) == 1 else 'models'} failed"
         metadata: dict[str, Any] = {
@@ -329,10 +348,31 @@ class Session:
         return dg.Failure(" ".join(parts), allow_retries=code is not None and code < 0)
 
 
-def _await_exit(runner: Runner) -> None:
-    deadline = time.monotonic() + _DRAIN_SECONDS
-    while runner.exit_code() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back interrupts for a moment, in which something must not be torn; they are handled at its end.
+
+    Dagster raises in the main thread, wherever that is, what it receives as a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: held.append((number, frame)))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for held_number, frame in held[:1]:
+            held_handler = before[signal.Signals(held_number)]
+            if callable(held_handler):
+                held_handler(held_number, frame)
+            elif held_handler is signal.SIG_DFL:
+                signal.raise_signal(held_number)
 
 
 def _signal(number: int) -> str:

@@ -35,11 +35,11 @@ from sqlmesh.core.snapshot import DeployabilityIndex, Snapshot, SnapshotEvaluato
 from sqlmesh.core.state_sync import StateSync
 from sqlmesh.utils import CompletionStatus
 from sqlmesh.utils.date import now, to_datetime, to_timestamp, validate_date_range
-from sqlmesh.utils.errors import ConfigError, NodeAuditsErrors
+from sqlmesh.utils.errors import NodeAuditsErrors, PythonModelEvalError
 
 from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.codec import timestamp
-from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Storage, Versions
+from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Storage, Timestamp, Versions
 from sqlmesh_pipes_runner.cancel import Cancellation
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.failures import causes, error_info
@@ -72,12 +72,12 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
 
     try:
         configs: dict[Path, Any] = sqlmesh_load_configs(options.config, Context.CONFIG_TYPE, options.projects)
-    except ConfigError as error:
+    except Exception as error:  # a parser's, pydantic's, or that of the user's own config.py
         raise UsageError(
             f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}"
         ) from error
     config = configs[options.projects[0].absolute()]
-    gateways = sorted(config.gateways) if isinstance(config.gateways, dict) else []
+    gateways = sorted(filter(None, config.gateways)) if isinstance(config.gateways, dict) else []
     if options.gateway is not None and options.gateway.lower() not in gateways:
         known = ", ".join(repr(name) for name in gateways) or "none by name"
         raise UsageError(
@@ -137,7 +137,9 @@ class ReportingContext(Context):
             console=self.console,
             notification_target_manager=self.notification_target_manager,
         )
-        self.run_scheduler.report_to(self._recorder, self._cancellation, self._options, self._started)
+        self.run_scheduler.report_to(
+            self._recorder, self._cancellation, self._options, self._started, self.default_dialect
+        )
         return self.run_scheduler
 
     def run_reported(self) -> CompletionStatus:
@@ -214,11 +216,13 @@ class ReportingScheduler(Scheduler):
         cancellation: Cancellation,
         options: RunOptions,
         started: Callable[[ReportingScheduler, Sequence[str]], None],
+        dialect: str | None,
     ) -> None:
         self._recorder = recorder
         self._cancellation = cancellation
         self._options = options
         self._report_started = started
+        self._dialect = dialect
 
     def run(self, environment: Any, *args: Any, **kwargs: Any) -> CompletionStatus:
         self._cancellation.check()
@@ -242,22 +246,40 @@ class ReportingScheduler(Scheduler):
 
     def evaluate(self, snapshot: Snapshot, start: Any, end: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().evaluate(snapshot, start, end, *args, **kwargs)
+            try:
+                return super().evaluate(snapshot, start, end, *args, **kwargs)
+            except Exception:
+                raise
+            except BaseException as error:
+                # sys.exit in a Python model is that model's failure: SQLMesh would let it end the run, with its status.
+                raise PythonModelEvalError(f"{type(error).__name__} was raised: {error}") from error
         except Exception as error:  # reported, and raised again
-            self._recorder.batch_failed(
-                snapshot.name,
+            self._report_failure(
+                snapshot,
+                error,
                 (to_timestamp(start), to_timestamp(end)),
-                error_info(error),
                 failed_audits(error, snapshot),
             )
             raise
+
+    def _report_failure(
+        self,
+        snapshot: Snapshot,
+        error: Exception,
+        span: tuple[int, int] | None = None,
+        audits: tuple[str, ...] = (),
+    ) -> None:
+        if snapshot.is_model:
+            self._recorder.batch_failed(snapshot.name, span, error_info(error), audits)
+        else:
+            self._recorder.standalone_audit_failed(snapshot.name, error_info(error))
 
     def _check_ready_intervals(self, snapshot: Snapshot, *args: Any, **kwargs: Any) -> Any:
         # Private, and the only place that knows whose signal raised: SQLMesh breaks off the whole run for it.
         try:
             return super()._check_ready_intervals(snapshot, *args, **kwargs)
         except Exception as error:  # reported, and raised again
-            self._recorder.batch_failed(snapshot.name, None, error_info(error))
+            self._report_failure(snapshot, error)
             raise
 
     @property
@@ -283,6 +305,14 @@ class ReportingScheduler(Scheduler):
         return naming, index
 
     def _storage(self, fqn: str, done: Sequence[tuple[int, int]]) -> Storage | None:
+        """What is known of where the data is: told along with a model, and no reason to fail it."""
+        try:
+            return self._storage_of(fqn, done)
+        except Exception as error:  # noqa: BLE001 - called from within a batch that is done
+            self._recorder.log("warning", "sqlmesh-runner", f"The table of {fqn} is not known: {error!r}")
+            return None
+
+    def _storage_of(self, fqn: str, done: Sequence[tuple[int, int]]) -> Storage | None:
         snapshot = self.snapshots_by_name.get(fqn)
         if snapshot is None or not snapshot.version or self._naming is None:
             return None
@@ -326,13 +356,15 @@ class ReportingScheduler(Scheduler):
                 detail=f"SQLMesh never runs a model of kind {kind.value if kind else '?'}.",
             )
         at = to_datetime(self._options.execution_time) if self._options.execution_time else now()
-        node_end = snapshot.node.end
+        node_start, node_end = snapshot.node.start, snapshot.node.end
         if snapshot.is_seed:
             return Skip(
                 reason="up_to_date", detail="The seed is loaded; it runs again when its file changes."
             )
         if node_end and to_datetime(node_end) < at:
             return Skip(reason="up_to_date", detail=f"The model ends at {node_end} and is complete.")
+        if node_start and to_datetime(node_start) > at:
+            return Skip(reason="cron_not_due", detail=f"The model starts at {node_start}.")
         if self._options.ignore_cron or self._options.start or self._options.end:
             return Skip(reason="up_to_date", detail="Every interval in the range asked for is done.")
         due: datetime = snapshot.node.cron_next(at)
@@ -340,7 +372,7 @@ class ReportingScheduler(Scheduler):
         return Skip(
             reason="cron_not_due",
             detail=f"Its cron '{snapshot.node.cron}' next elapses at {next_due}.",
-            next_due=type(timestamp(due))(next_due),
+            next_due=Timestamp(next_due),
         )
 
     def _selected_models(self, selected: Iterable[str] | None) -> list[str]:
@@ -369,12 +401,11 @@ class ReportingScheduler(Scheduler):
         return found
 
     def _check_expressions(self, expressions: Sequence[str], selected: Iterable[str] | None) -> None:
-        adapter = self.snapshot_evaluator.adapter
         for expression in expressions:
             if not _PLAIN_NAME.fullmatch(expression):
                 continue
             fqn = normalize_model_name(
-                expression, default_catalog=self.default_catalog, dialect=adapter.dialect
+                expression, default_catalog=self.default_catalog, dialect=self._dialect
             )
             if fqn not in self.snapshots_by_name:
                 names = {s.model.name: s for s in self.snapshots.values() if s.is_model}

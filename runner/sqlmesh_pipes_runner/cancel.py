@@ -23,28 +23,28 @@ class Cancellation:
         self.reason: str | None = None
         self._grace_seconds = grace_seconds
         self._force = force
-        self._requested = threading.Event()
+        self._requested = False  # no Event: its lock must not be taken in a signal handler
         self._interruptible = 0
         self._timer: threading.Timer | None = None
 
     @property
     def requested(self) -> bool:
-        return self._requested.is_set()
+        return self._requested
 
     def request(self, reason: str) -> None:
         """Ask for the end; the second call forces it."""
-        if self._requested.is_set():
+        if self._requested:
             threading.Thread(target=self._force, args=(reason,), name="force-stop", daemon=True).start()
             return
         self.reason = reason
-        self._requested.set()
+        self._requested = True
         self._timer = threading.Timer(self._grace_seconds, self._force, args=(reason,))
         self._timer.daemon = True
         self._timer.start()
 
     def check(self) -> None:
         """Raise RunInterruptedError if the run is to stop."""
-        if self._requested.is_set():
+        if self._requested:
             raise RunInterruptedError(self.reason)
 
     @contextmanager

@@ -106,6 +106,7 @@ def run(
     projects = projects or (Path(),)
     early_error: Exception | None = None
     request: RunRequest | None = None
+    run_id: str | None = None
     pipes: PipesContext | None = None
     sink: Sink | None
     try:
@@ -113,6 +114,7 @@ def run(
             if events is not None:
                 raise click.UsageError("--events does not go with Dagster Pipes, which takes the events.")
             pipes = _open_pipes()
+            run_id = RunRequest.run_id_in(pipes.extras)
             try:
                 request = RunRequest.from_extras(pipes.extras)
             except ProtocolError as error:
@@ -128,9 +130,7 @@ def run(
     from sqlmesh_pipes_runner.writer import EventWriter
 
     exact = request.models if request else None
-    writer: EventWriter = EventWriter(
-        request.run_id if request else str(uuid.uuid4()), sink, on_broken=lambda error: lost(error)
-    )
+    writer: EventWriter = EventWriter(run_id or str(uuid.uuid4()), sink, on_broken=lambda error: lost(error))
     the_run = Run(
         RunOptions(
             projects=projects,

@@ -23,14 +23,17 @@ from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 def _by_name(callback: Callable[[Any, dict[str, Any]], Any]) -> Any:
     """Give a callback its arguments by name in one mapping, whatever their order in the installed version.
 
-    Arguments beyond those that `NoopConsole` declares are let pass: SQLMesh's `Console` allows them in places, and what is
-    raised here would fail a batch.
+    Arguments beyond those that `NoopConsole` declares are let pass: SQLMesh's `Console` allows them in places. Nothing is
+    raised: SQLMesh calls from within its batches, and a fault of ours would fail a model that is done.
     """
     names = list(inspect.signature(getattr(NoopConsole, callback.__name__)).parameters)[1:]
 
     @wraps(callback)
     def bound(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return callback(self, {**dict(zip(names, args, strict=False)), **kwargs})
+        try:
+            return callback(self, {**dict(zip(names, args, strict=False)), **kwargs})
+        except Exception as error:  # noqa: BLE001 - the boundary to SQLMesh; the run's last event has what is lost here
+            self._recorder.log("error", "sqlmesh-runner", f"{callback.__name__} could not be told: {error!r}")
 
     return bound
 
@@ -46,6 +49,7 @@ class SQLMeshEventCaptureConsole(NoopConsole):
     def __init__(self, recorder: RunRecorder, blocked_by: Callable[[str, set[str]], tuple[str, ...]]) -> None:
         self._recorder = recorder
         self._blocked_by = blocked_by
+        self._evaluating = False
         self._batches: dict[str, int] = {}
         self._skipped: set[str] = set()
         self._signals: dict[str, list[str]] = {}
@@ -55,21 +59,22 @@ class SQLMeshEventCaptureConsole(NoopConsole):
         batches = {
             snapshot.name: list(intervals)
             for snapshot, intervals in given["batched_intervals"].items()
-            if snapshot.is_model
+            if _is_built(snapshot)
         }
         self._batches = {name: len(intervals) for name, intervals in batches.items()}
         self._skipped = set()
+        self._evaluating = True
         self._recorder.evaluation_started(batches)
 
     @_by_name
     def start_snapshot_evaluation_progress(self, given: dict[str, Any]) -> None:
-        if given["snapshot"].is_model:
+        if _is_built(given["snapshot"]):
             self._recorder.batch_started(given["snapshot"].name)
 
     @_by_name
     def update_snapshot_evaluation_progress(self, given: dict[str, Any]) -> None:
         snapshot = given["snapshot"]
-        if not snapshot.is_model:
+        if not _is_built(snapshot):
             return
         duration_ms = given.get("duration_ms")
         if duration_ms is None:  # the batch raised; the scheduler has reported why
@@ -105,12 +110,12 @@ class SQLMeshEventCaptureConsole(NoopConsole):
             chain = list(causes(error))
             if any(isinstance(link, (RunInterruptedError, CircuitBreakerError)) for link in chain):
                 continue
-            if name not in self._recorder.failed_models:  # failed outside a batch, as in creating its table
+            if not self._recorder.has_failed(name):  # failed outside a batch, as in creating its table
                 self._recorder.batch_failed(name, None, error_info(chain[1] if len(chain) > 1 else error))
             ended.append(name)
         self._recorder.settle(ended)
         failed = self._recorder.failed_models
-        for name in sorted(self._skipped - failed):
+        for name in sorted((self._skipped & self._batches.keys()) - failed):
             blocked_by = self._blocked_by(name, failed)
             if blocked_by:
                 self._recorder.skipped(
@@ -121,6 +126,10 @@ class SQLMeshEventCaptureConsole(NoopConsole):
                         blocked_by=blocked_by,
                     ),
                 )
+
+    def is_due(self, fqn: str) -> bool | None:
+        """Whether a model has batches in this run; None before SQLMesh has said which have."""
+        return bool(self._batches.get(fqn)) if self._evaluating else None
 
     def held_back(self, fqn: str) -> Skip | None:
         """For a model that had intervals due but no batch: the signal that was not ready. None for any other."""
@@ -159,6 +168,11 @@ class SQLMeshEventCaptureConsole(NoopConsole):
     @_by_name
     def update_cleanup_progress(self, given: dict[str, Any]) -> None:
         self._recorder.log("info", "sqlmesh", f"The janitor has deleted {given['object_name']}.")
+
+
+def _is_built(snapshot: Any) -> bool:
+    """Whether a node is a model with a table of its own: no standalone audit, no external model with audits."""
+    return bool(snapshot.is_model and not snapshot.is_external)
 
 
 def _integer(value: Any) -> int | None:

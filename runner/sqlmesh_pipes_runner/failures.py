@@ -14,9 +14,6 @@ from dataclasses import dataclass
 
 from sqlmesh_pipes_protocol.events import ErrorInfo, FailureCategory
 
-_MAX_TRACEBACK = 20_000
-_MAX_MESSAGE = 8_000
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -45,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         r"_?duckdb\..*IOException", "lock", True, r"could not set lock|conflicting lock|being used by another"
     ),
+    Rule(r"_?duckdb\..*IOException", "sql", False, r"no files found"),
     Rule(r"_?duckdb\..*OutOfMemoryException", "resource", True),
     Rule(r"_?duckdb\..*TransactionException", "lock", True),
     Rule(r"_?duckdb\..*(ConnectionException|HTTPException)", "connection", True),
@@ -109,7 +107,7 @@ RULES: tuple[Rule, ...] = (
         r".*\.(OperationalError|InterfaceError|DatabaseError)",
         "connection",
         False,
-        r"authentication failed|password|access denied|login failed|role .* does not exist",
+        r"authentication failed|password|access denied|login failed|pg_hba|(role|database) .* does not exist",
     ),
     Rule(r".*\.(ProgrammingError|DataError|IntegrityError|NotSupportedError)", "sql", False),
     Rule(r".*\.(OperationalError|InterfaceError)", "connection", True),
@@ -117,12 +115,16 @@ RULES: tuple[Rule, ...] = (
     # Parsers, the interpreter and the network
     Rule(r"sqlglot\..*", "sql", False),
     Rule(r"builtins\.MemoryError", "resource", True),
+    Rule(r"builtins\.OSError", "resource", True, r"no space left|too many open files|cannot allocate memory"),
+    Rule(r"socket\.gaierror", "connection", True),
     Rule(r"builtins\.TimeoutError|[\w.]*\.\w*Timeout\w*", "timeout", True),
     Rule(r"builtins\.ConnectionError|(requests|urllib3|httpx)\..*Connect\w*Error", "connection", True),
     # SQLMesh again, for what has no cause of its own
     Rule(r"sqlmesh\..*(PythonModelEvalError|SignalEvalError|MacroEvalError)", "python", False),
     Rule(
-        r"sqlmesh\..*(ConfigError|MissingContextException|MissingDependencyError|StateMigrationError|PlanError)",
+        r"sqlmesh\..*(ConfigError|MissingContextException|MissingDependencyError|StateMigrationError|PlanError|LinterError"
+        r"|MissingDefaultCatalogError|SnapshotVersionError|MigrationNotSupportedError|DestructiveChangeError"
+        r"|AdditiveChangeError|UnsupportedCatalogOperationError)",
         "config",
         False,
     ),
@@ -169,22 +171,33 @@ _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """The failure that an exception tells of: class and message of its root, category, whether it is transient."""
-    chain = list(causes(error))
+    """The failure that an exception tells of: class and message of what SQLMesh met, category, whether it is transient.
+
+    Texts are whole: they are cut when secrets have been masked, `sqlmesh_pipes_runner.secrets.Masker.event`.
+    """
     # The text of a traceback, which Python hangs below what a worker process raised, is no cause.
-    root = next(
-        (link for link in reversed(chain) if not _name(type(link)).endswith("RemoteTraceback")), error
-    )
+    chain = [link for link in causes(error) if not _name(type(link)).endswith("RemoteTraceback")]
+    # What was raised first below SQLMesh's own wrapping says it best: what lies deeper was handled, or built upon.
+    shown = next((link for link in chain if not _is_sqlmesh(link)), chain[-1])
     category, transient = classify(error)
-    message = str(root).strip() or type(root).__name__
-    text = "".join(traceback.format_exception(error))
     return ErrorInfo(
-        error_class=_name(type(root)),
-        message=message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]} …",
+        error_class=_name(type(shown)).lstrip("_"),
+        message=_text(shown).strip() or type(shown).__name__,
         category=category,
         transient=transient,
-        traceback=text if len(text) <= _MAX_TRACEBACK else f"… {text[-_MAX_TRACEBACK:]}",
+        traceback="".join(traceback.format_exception(error)),
     )
+
+
+def _is_sqlmesh(error: BaseException) -> bool:
+    return type(error).__module__.startswith(("sqlmesh.", "sqlmesh_pipes_runner."))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception of the user's, with a fault of its own
+        return ""
 
 
 def classify(error: BaseException) -> tuple[FailureCategory, bool]:
@@ -194,8 +207,7 @@ def classify(error: BaseException) -> tuple[FailureCategory, bool]:
         found = _classify_one(link)
         if found is not None:
             return found
-    in_model = any(_name(type(link)).endswith("PythonModelEvalError") for link in chain)
-    return ("python", False) if in_model else ("internal", False)
+    return "internal", False
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -220,7 +232,7 @@ def _classify_one(error: BaseException) -> tuple[FailureCategory, bool] | None:
         for classes, numbers, category, transient in _ERROR_NUMBERS:
             if number in numbers and any(re.fullmatch(classes, name) for name in names):
                 return category, transient
-    text = str(error)
+    text = _text(error)
     for pattern, words, rule in _COMPILED:
         if any(pattern.fullmatch(name) for name in names) and (words is None or words.search(text)):
             return rule.category, rule.transient

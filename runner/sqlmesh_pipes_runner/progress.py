@@ -47,6 +47,7 @@ class Progress:
         self._verbosity = verbosity
         self._stream = stream
         self._now = now
+        self._is_heard = True
         self._due = 0
         self._over = 0
         self._audits: dict[str, Counter[str]] = {}
@@ -165,12 +166,12 @@ class Progress:
         return "; audits: " + ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
 
     def _line(self, text: str, needed: Verbosity = Verbosity.NORMAL) -> None:
-        if self._verbosity < needed:
+        if self._verbosity < needed or not self._is_heard:
             return
         try:
             print(f"{self._now():%H:%M:%S} {text}", file=self._stream or sys.stderr, flush=True)
-        except OSError:
-            self._verbosity = Verbosity(min(self._verbosity, Verbosity.QUIET))  # nobody reads: say less
+        except (OSError, ValueError):  # a stream that is broken, or that a model has closed
+            self._is_heard = False
 
 
 _ENDINGS = {

@@ -40,6 +40,13 @@ from sqlmesh_pipes_protocol.events import (
     Timestamp,
 )
 
+_NO_REASON = ErrorInfo(
+    error_class="unknown",
+    message="A batch ended without being recorded as done, and SQLMesh did not say why.",
+    category="internal",
+    transient=False,
+)
+
 Span = tuple[int, int]
 """An interval in milliseconds since the epoch, end excluded."""
 
@@ -85,6 +92,8 @@ class _Failure:
 @dataclass(kw_only=True)
 class _ModelState:
     outstanding: int = 0
+    unfinished: int = 0
+    """Batches of this evaluation that ended without being recorded as done."""
     running: int = 0
     started_at: float | None = None
     ended_at: float | None = None
@@ -92,15 +101,33 @@ class _ModelState:
     rows: int | None = None
     bytes: int | None = None
     failures: list[_Failure] = field(default_factory=list)
-    audits: dict[str, AuditOutcome] = field(default_factory=dict)
+    audits: dict[str, dict[Interval | None, AuditEvaluated]] = field(default_factory=dict)
+    """By identity, the latest evaluation of each interval."""
     restated_for: dict[str, None] = field(default_factory=dict)
     outcome: ModelOutcome | None = None
+    """As of now: after a restart of the run it may change."""
+    told: bool = False
+    """Whether the terminal event is out. There is one, even if a restart changes the outcome; the digest has the last word."""
 
     @property
     def duration_ms(self) -> int | None:
         if self.started_at is None or self.ended_at is None:
             return None
         return round((self.ended_at - self.started_at) * 1000)
+
+    def audit_outcomes(self) -> tuple[AuditOutcome, ...]:
+        return tuple(_audit_outcome(audit, list(spans.values())) for audit, spans in self.audits.items())
+
+
+def _audit_outcome(audit: str, evaluations: list[AuditEvaluated]) -> AuditOutcome:
+    ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+    return AuditOutcome(
+        audit=audit,
+        skipped=not ran,
+        passed=bool(ran) and all(evaluation.passed for evaluation in ran),
+        blocking=any(evaluation.blocking for evaluation in evaluations),
+        failing_rows=sum(evaluation.failing_rows or 0 for evaluation in ran) if ran else None,
+    )
 
 
 class RunRecorder:
@@ -125,11 +152,22 @@ class RunRecorder:
         self.storage_of: Callable[[str, Sequence[Span]], Storage | None] = lambda fqn, done: None
         """Where a model's data is, given the intervals that this run has filled; set by whoever knows."""
         self._models: dict[str, _ModelState] = {}
+        self._broken_audits: dict[str, ErrorInfo] = {}
 
     @property
     def failed_models(self) -> set[str]:
         with self._lock:
             return {fqn for fqn, state in self._models.items() if state.failures}
+
+    @property
+    def any_failure(self) -> bool:
+        with self._lock:
+            return bool(self._broken_audits or self.failed_models)
+
+    def has_failed(self, name: str) -> bool:
+        """Whether a model's, or a standalone audit's, failure is known already."""
+        with self._lock:
+            return name in self._broken_audits or name in self.failed_models
 
     def run_started(self, event: RunStarted, selected: Iterable[str]) -> None:
         """The run begins, or begins again after the environment changed: later calls only widen the selection."""
@@ -146,8 +184,8 @@ class RunRecorder:
             for fqn, spans in batches.items():
                 state = self._state(fqn)
                 state.outstanding = len(spans)
-                if state.outcome is None:
-                    state.failures.clear()  # of an evaluation that SQLMesh has given up
+                state.unfinished = state.running = 0
+                state.failures.clear()  # of an evaluation that SQLMesh has given up
             self._send(
                 EvaluationStarted(
                     attempt=self._attempt,
@@ -168,19 +206,7 @@ class RunRecorder:
 
     def audit_evaluated(self, event: AuditEvaluated) -> None:
         with self._lock:
-            audits = self._state(event.model).audits
-            outcome = AuditOutcome(
-                audit=event.audit,
-                skipped=event.skipped,
-                passed=event.passed,
-                blocking=event.blocking,
-                failing_rows=event.failing_rows,
-            )
-            earlier = audits.get(event.audit)
-            if earlier is not None and not earlier.skipped and not earlier.passed:
-                rows = (earlier.failing_rows or 0) + (event.failing_rows or 0)
-                outcome = replace(earlier, failing_rows=rows)
-            audits[event.audit] = outcome
+            self._state(event.model).audits.setdefault(event.audit, {})[event.interval] = event
             self._send(event)
 
     def batch_finished(
@@ -214,6 +240,19 @@ class RunRecorder:
             )
             self._batch_ended(fqn, state)
 
+    def standalone_audit_failed(self, name: str, error: ErrorInfo) -> None:
+        """A standalone audit could not be evaluated. It is no model: it has no terminal event, but the run has failed."""
+        with self._lock:
+            if name not in self._broken_audits:
+                self._broken_audits[name] = error
+                self._send(
+                    Log(
+                        level="error",
+                        logger="sqlmesh",
+                        message=f"The standalone audit {name} could not be evaluated: {error.message}",
+                    )
+                )
+
     def batch_failed(
         self, fqn: str, span: Span | None, error: ErrorInfo, audits: tuple[str, ...] = ()
     ) -> None:
@@ -225,14 +264,16 @@ class RunRecorder:
     def batch_ended(self, fqn: str) -> None:
         """A batch is over that did not finish."""
         with self._lock:
-            self._batch_ended(fqn, self._state(fqn))
+            state = self._state(fqn)
+            state.unfinished += 1
+            self._batch_ended(fqn, state)
 
     def settle(self, fqns: Iterable[str]) -> None:
         """No further batch of these models comes: those that failed are told now."""
         with self._lock:
             for fqn in fqns:
-                state = self._state(fqn)
-                if state.failures:
+                state = self._models.get(fqn)
+                if state is not None and state.failures:
                     self._fail(fqn, state)
 
     def skipped(self, fqn: str, skip: Skip) -> None:
@@ -248,7 +289,7 @@ class RunRecorder:
                     status="skipped",
                     reason=skip.reason,
                     intervals=merged(state.done),
-                    audits=tuple(state.audits.values()),
+                    audits=state.audit_outcomes(),
                 ),
                 ModelSkipped(
                     model=fqn,
@@ -301,14 +342,24 @@ class RunRecorder:
             next_seq: the seq that the last event will get.
         """
         with self._lock:
-            self.settle(fqn for fqn, state in self._models.items() if state.outcome is None)
+            self.settle(fqn for fqn, state in self._models.items() if state.failures)
             for fqn in self.pending():
                 self.skipped(fqn, why_pending(fqn))
-            digest = tuple(outcome for state in self._models.values() if (outcome := state.outcome))
+            digest = tuple(
+                replace(outcome, audits=state.audit_outcomes())
+                for state in self._models.values()
+                if (outcome := state.outcome)
+            )
             counts = self._counts(digest)
             if status is None:
-                status = "failed" if counts.failed else "success" if counts.executed else "nothing_to_do"
-                exit_code = 1 if counts.failed else exit_code
+                has_failed = bool(counts.failed or self._broken_audits)
+                status = "failed" if has_failed else "success" if counts.executed else "nothing_to_do"
+                exit_code = 1 if has_failed else exit_code
+            if error is None and self._broken_audits:
+                name, cause = next(iter(self._broken_audits.items()))
+                error = replace(
+                    cause, message=f"The standalone audit {name} could not be evaluated: {cause.message}"
+                )
             event = RunFinished(
                 status=status,
                 exit_code=exit_code,
@@ -335,15 +386,15 @@ class RunRecorder:
         state.ended_at = self._clock()
         if state.outstanding > 0:
             return
+        if state.unfinished and not state.failures:
+            state.failures.append(_Failure(error=_NO_REASON, span=None, audits=()))
         if state.failures:
             self._fail(fqn, state)
-        elif state.done and state.outcome is None:
+        else:
             intervals = merged(state.done)
             self._conclude(
                 fqn,
-                ModelOutcome(
-                    model=fqn, status="executed", intervals=intervals, audits=tuple(state.audits.values())
-                ),
+                ModelOutcome(model=fqn, status="executed", intervals=intervals),
                 ModelExecuted(
                     model=fqn,
                     intervals=intervals,
@@ -357,19 +408,13 @@ class RunRecorder:
             )
 
     def _fail(self, fqn: str, state: _ModelState) -> None:
-        if state.outcome is not None:
-            return
-        # The run's first failure is the one to show; the audits of all of them failed.
+        # The first failure is the one to show; the audits of all of them failed.
         first = state.failures[0]
         intervals = merged(state.done)
         self._conclude(
             fqn,
             ModelOutcome(
-                model=fqn,
-                status="failed",
-                intervals=intervals,
-                audits=tuple(state.audits.values()),
-                error=replace(first.error, traceback=None),
+                model=fqn, status="failed", intervals=intervals, error=replace(first.error, traceback=None)
             ),
             ModelFailed(
                 model=fqn,
@@ -385,8 +430,11 @@ class RunRecorder:
         )
 
     def _conclude(self, fqn: str, outcome: ModelOutcome, event: Event) -> None:
-        self._state(fqn).outcome = outcome
-        self._send(event)
+        state = self._state(fqn)
+        state.outcome = outcome
+        if not state.told:
+            state.told = True
+            self._send(event)
 
     def _counts(self, digest: Collection[ModelOutcome]) -> Counts:
         audits = [audit for outcome in digest for audit in outcome.audits]

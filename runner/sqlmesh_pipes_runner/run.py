@@ -19,6 +19,7 @@ from sqlmesh_pipes_runner.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     RunInterruptedError,
+    RunnerError,
     UsageError,
 )
 from sqlmesh_pipes_runner.failures import error_info, exit_code_of
@@ -84,19 +85,23 @@ class Run:
                     if early_error is not None:
                         raise early_error
                     with self._heartbeats():
-                        self._run_sqlmesh()
+                        has_failed = self._run_sqlmesh()
+                    if has_failed and not self._recorder.any_failure:
+                        # Never a success that SQLMesh does not know of.
+                        raise RunnerError("SQLMesh reports that the run failed, and named no model that did.")
                 finally:
                     self.cancellation.raise_no_more()  # inside the try: a signal at this very moment is still caught
             except RunInterruptedError:
                 pass  # told below, as for a run that came to its end in time
-            except Exception as failure:  # noqa: BLE001 - the run's boundary; told in its last event
+            except BaseException as failure:  # noqa: BLE001 - the run's boundary; told in its last event
                 status, error = "error", run_error(failure)
                 exit_code = exit_code_of(error.category)
             if self.cancellation.requested:
                 status, exit_code = "interrupted", EXIT_INTERRUPTED
             return self._finish(status, exit_code, error)
 
-    def _run_sqlmesh(self) -> None:
+    def _run_sqlmesh(self) -> bool:
+        """Whether SQLMesh says that the run failed."""
         for project in self._options.projects:
             check_project(project)
         # Imported here: it takes seconds, and what is checked above needs no SQLMesh.
@@ -114,7 +119,7 @@ class Run:
             )
             self._context = context
             try:
-                context.run_reported()
+                return bool(context.run_reported().is_failure)
             finally:
                 context.close()
 
@@ -126,6 +131,10 @@ class Run:
         scheduler = self._context.run_scheduler if self._context else None
 
         def why(fqn: str) -> Skip:
+            console = self._console
+            # Once SQLMesh has said what is due, the others are known not to be, whatever happened then.
+            if scheduler is not None and console is not None and console.is_due(fqn) is False:
+                return console.held_back(fqn) or scheduler.why_not_run(fqn)
             if self.cancellation.requested:
                 return Skip(
                     reason="interrupted",
@@ -134,8 +143,7 @@ class Run:
             if error is not None or scheduler is None:
                 cause = error.message.partition("\n")[0] if error else "it never began"
                 return Skip(reason="interrupted", detail=f"The run broke off: {cause}")
-            held_back = self._console.held_back(fqn) if self._console else None
-            return held_back or scheduler.why_not_run(fqn)
+            return scheduler.why_not_run(fqn)
 
         return why
 
@@ -207,7 +215,7 @@ def versions() -> Versions:
     )
 
 
-def run_error(failure: Exception) -> ErrorInfo:
+def run_error(failure: BaseException) -> ErrorInfo:
     """Why there is no run, or no manifest: as `error_info`, with the message that was written for the user."""
     info = error_info(failure)
     # The outermost message is the one written for the user; the root's is added where it says more.

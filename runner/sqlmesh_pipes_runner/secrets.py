@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 MASK = "***"
 
 _SECRET_FIELD = re.compile(
-    r"pass(word|wd|phrase)?$|secret|token|private_key$|(api|access|account)_?key|credential", re.I
+    r"pass(word|wd|phrase)?$|secret|token|private_key$|(api|access|account)_?key|credential|authorization",
+    re.I,
 )
 _SECRET_PARAMETER = re.compile(
     r"(pass(word|wd)|pwd|secret|token)\s*=\s*(?P<quote>['\"]?)(?P<value>[^\s;&'\"]+)", re.I
 )
 """A secret inside a connection string: ``dbname=shop password=…``, ``md:shop?motherduck_token=…``, ``Pwd=…;``."""
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']*:[^/\s@\"']+@")
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']+@")
 _MIN_LENGTH = 4
 """A shorter value occurs by chance in every text; masking it would hide nothing and garble everything."""
 
@@ -24,15 +25,23 @@ FREE_TEXT_FIELDS = frozenset({"message", "traceback", "query", "detail", "argume
 """The fields of events that hold text from outside. Names of models and the like are not touched: a password such as
 ``postgres`` would otherwise take the catalog of that name along."""
 
+_MAX_TEXT = {"message": 20_000, "traceback": 20_000, "detail": 2_000}
+"""Characters that are kept of a text; of a traceback they are the last. Queries and arguments are sent whole."""
+
 T = TypeVar("T")
 
 
 class Masker:
-    """Replaces secrets in text and in events. Immutable once made; thread-safe."""
+    """Replaces secrets in text and in events, and cuts texts that are too long: in this order, so that no half of a secret
+    is left. Immutable once made; thread-safe."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # As they are and as Python and JSON show them, and a long key by its lines as well.
+        shown = {
+            form for s in secrets for form in (s, repr(s)[1:-1], *(s.splitlines() if len(s) > 64 else ()))
+        }
         # Longest first: a secret that contains another must not be torn.
-        self._secrets = sorted({s for s in secrets if len(s) >= _MIN_LENGTH}, key=len, reverse=True)
+        self._secrets = sorted((s for s in shown if len(s) >= _MIN_LENGTH), key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """The text without secrets and without credentials in URLs."""
@@ -46,14 +55,14 @@ class Masker:
         changes = {}
         for field in fields(event):  # type: ignore[arg-type]  # T is a dataclass
             value = getattr(event, field.name)
-            masked = self._value(value, free=field.name in FREE_TEXT_FIELDS)
+            masked = self._value(value, free=field.name in FREE_TEXT_FIELDS, name=field.name)
             if masked is not value:
                 changes[field.name] = masked
         return replace(event, **changes) if changes else event  # type: ignore[type-var]  # T is a dataclass
 
-    def _value(self, value: Any, *, free: bool) -> Any:
+    def _value(self, value: Any, *, free: bool, name: str = "") -> Any:
         if isinstance(value, str):
-            return self._same_or(value, self.text(value)) if free else value
+            return self._same_or(value, _cut(self.text(value), name)) if free else value
         if isinstance(value, dict):
             masked = {key: self._value(item, free=free) for key, item in value.items()}
             return masked if masked != value else value
@@ -67,6 +76,13 @@ class Masker:
     @staticmethod
     def _same_or(value: str, masked: str) -> str:
         return value if masked == value else masked
+
+
+def _cut(text: str, name: str) -> str:
+    limit = _MAX_TEXT.get(name, len(text))
+    if len(text) <= limit:
+        return text
+    return f"… {text[-limit:]}" if name == "traceback" else f"{text[:limit]} …"
 
 
 def secrets_in(settings: object) -> set[str]:

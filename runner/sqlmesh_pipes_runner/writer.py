@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,7 +113,10 @@ class DescriptorSink:
     def write(self, line: bytes) -> None:
         rest = memoryview(line + b"\n")
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # noqa: PERF203 - a descriptor that somebody made non-blocking
+                select.select([], [self._descriptor], [])
 
 
 class PipesSink:

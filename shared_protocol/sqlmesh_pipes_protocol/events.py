@@ -69,14 +69,14 @@ class ErrorInfo:
     """Why a model, or the whole run, failed."""
 
     error_class: str
-    """Qualified class name of the root cause, such as ``duckdb.ParserException``."""
+    """Qualified name of the exception's class, such as ``duckdb.ParserException``."""
     message: str
     """What the error says, secrets masked."""
     category: FailureCategory
     transient: bool
     """Whether trying again, with nothing changed, can help."""
     traceback: str | None = None
-    """Formatted, secrets masked, the last 20,000 characters. None where nothing was raised."""
+    """Formatted, secrets masked. None where nothing was raised."""
 
 
 @dataclass(frozen=True, kw_only=True)

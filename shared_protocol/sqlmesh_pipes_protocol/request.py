@@ -37,6 +37,13 @@ class RunRequest:
         models = None if self.models is None else list(self.models)
         return {EXTRAS_KEY: {**dataclasses.asdict(self), "models": models}}
 
+    @staticmethod
+    def run_id_in(extras: Mapping[str, object]) -> str | None:
+        """The run's id in a request of whatever version: what is answered must carry it."""
+        value = extras.get(EXTRAS_KEY)
+        run_id = value.get("run_id") if isinstance(value, dict) else None
+        return run_id if isinstance(run_id, str) else None
+
     @classmethod
     def from_extras(cls, extras: Mapping[str, object]) -> RunRequest | None:
         """The request in a Pipes context; None where the launcher is not this project's orchestrator.
