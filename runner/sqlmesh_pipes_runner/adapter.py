@@ -41,7 +41,7 @@ from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Storage, Timestamp, Versions
 from sqlmesh_pipes_runner.cancel import Cancellation
-from sqlmesh_pipes_runner.errors import UsageError
+from sqlmesh_pipes_runner.errors import RunInterruptedError, UsageError
 from sqlmesh_pipes_runner.failures import causes, error_info
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip, interval
@@ -62,6 +62,17 @@ def console_replaced(console: Console) -> Iterator[None]:
         set_console(before)
 
 
+@contextmanager
+def _exits_are_errors() -> Iterator[None]:
+    """sys.exit in a user's code is an error of that code: let through, it would end the run, with a status of its own."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        raise PythonModelEvalError(f"{type(error).__name__} was raised: {error}") from error
+
+
 def load_configs(options: RunOptions) -> dict[Path, Any]:
     """The projects' configurations, with the gateway checked.
 
@@ -71,7 +82,12 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
     from sqlmesh.core.config import load_configs as sqlmesh_load_configs
 
     try:
-        configs: dict[Path, Any] = sqlmesh_load_configs(options.config, Context.CONFIG_TYPE, options.projects)
+        with _exits_are_errors():
+            configs: dict[Path, Any] = sqlmesh_load_configs(
+                options.config, Context.CONFIG_TYPE, options.projects
+            )
+    except RunInterruptedError:
+        raise
     except Exception as error:  # a parser's, pydantic's, or that of the user's own config.py
         raise UsageError(
             f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}"
@@ -246,13 +262,8 @@ class ReportingScheduler(Scheduler):
 
     def evaluate(self, snapshot: Snapshot, start: Any, end: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            try:
+            with _exits_are_errors():
                 return super().evaluate(snapshot, start, end, *args, **kwargs)
-            except Exception:
-                raise
-            except BaseException as error:
-                # sys.exit in a Python model is that model's failure: SQLMesh would let it end the run, with its status.
-                raise PythonModelEvalError(f"{type(error).__name__} was raised: {error}") from error
         except Exception as error:  # reported, and raised again
             self._report_failure(
                 snapshot,
@@ -277,7 +288,8 @@ class ReportingScheduler(Scheduler):
     def _check_ready_intervals(self, snapshot: Snapshot, *args: Any, **kwargs: Any) -> Any:
         # Private, and the only place that knows whose signal raised: SQLMesh breaks off the whole run for it.
         try:
-            return super()._check_ready_intervals(snapshot, *args, **kwargs)
+            with _exits_are_errors():
+                return super()._check_ready_intervals(snapshot, *args, **kwargs)
         except Exception as error:  # reported, and raised again
             self._report_failure(snapshot, error)
             raise

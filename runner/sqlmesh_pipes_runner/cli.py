@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import uuid
@@ -146,7 +147,8 @@ def run(
     )
 
     def lost(error: OSError) -> None:
-        click.echo(f"Events can no longer be written: {error.strerror}.", err=True)
+        with contextlib.suppress(OSError, ValueError):  # a model may have closed standard error
+            click.echo(f"Events can no longer be written: {error.strerror}.", err=True)
         if pipes is not None:
             the_run.cancellation.request("Dagster no longer listens")
 

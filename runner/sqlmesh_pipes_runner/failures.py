@@ -34,7 +34,7 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     # The first row that matches decides: the particular stands before the general.
-    Rule(r"sqlmesh_pipes_runner\..*RunInterruptedError|builtins\.KeyboardInterrupt", "cancelled", True),
+    Rule(r"sqlmesh_pipes_runner\..*RunInterruptedError", "cancelled", True),
     Rule(r"sqlmesh_pipes_runner\..*UsageError", "config", False),
     # SQLMesh 0.236 (sqlmesh.utils.errors)
     Rule(r"sqlmesh\..*(NodeAuditsErrors|AuditError)", "audit", False),
@@ -177,8 +177,10 @@ def error_info(error: BaseException) -> ErrorInfo:
     """
     # The text of a traceback, which Python hangs below what a worker process raised, is no cause.
     chain = [link for link in causes(error) if not _name(type(link)).endswith("RemoteTraceback")]
-    # What was raised first below SQLMesh's own wrapping says it best: what lies deeper was handled, or built upon.
-    shown = next((link for link in chain if not _is_sqlmesh(link)), chain[-1])
+    # What was raised first below SQLMesh's own wrapping says it best: what lies deeper was handled, or built upon. An exit
+    # says nothing: what wraps it does.
+    speaking = [link for link in chain if isinstance(link, Exception)] or chain
+    shown = next((link for link in speaking if not _is_sqlmesh(link)), speaking[-1])
     category, transient = classify(error)
     return ErrorInfo(
         error_class=_name(type(shown)).lstrip("_"),

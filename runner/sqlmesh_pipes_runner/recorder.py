@@ -342,6 +342,9 @@ class RunRecorder:
             next_seq: the seq that the last event will get.
         """
         with self._lock:
+            for state in self._models.values():
+                if state.unfinished and not state.failures and state.outcome is None:
+                    state.failures.append(_Failure(error=_NO_REASON, span=None, audits=()))
             self.settle(fqn for fqn, state in self._models.items() if state.failures)
             for fqn in self.pending():
                 self.skipped(fqn, why_pending(fqn))

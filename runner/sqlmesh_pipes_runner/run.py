@@ -86,7 +86,7 @@ class Run:
                         raise early_error
                     with self._heartbeats():
                         has_failed = self._run_sqlmesh()
-                    if has_failed and not self._recorder.any_failure:
+                    if has_failed and not self._recorder.any_failure and not self.cancellation.requested:
                         # Never a success that SQLMesh does not know of.
                         raise RunnerError("SQLMesh reports that the run failed, and named no model that did.")
                 finally:

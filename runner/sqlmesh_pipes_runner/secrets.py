@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ _SECRET_PARAMETER = re.compile(
     r"(pass(word|wd)|pwd|secret|token)\s*=\s*(?P<quote>['\"]?)(?P<value>[^\s;&'\"]+)", re.I
 )
 """A secret inside a connection string: ``dbname=shop password=…``, ``md:shop?motherduck_token=…``, ``Pwd=…;``."""
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']+@")
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s\"']+@")
 _MIN_LENGTH = 4
 """A shorter value occurs by chance in every text; masking it would hide nothing and garble everything."""
 
@@ -36,10 +37,7 @@ class Masker:
     is left. Immutable once made; thread-safe."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # As they are and as Python and JSON show them, and a long key by its lines as well.
-        shown = {
-            form for s in secrets for form in (s, repr(s)[1:-1], *(s.splitlines() if len(s) > 64 else ()))
-        }
+        shown = {form for secret in secrets for form in _forms(secret)}
         # Longest first: a secret that contains another must not be torn.
         self._secrets = sorted((s for s in shown if len(s) >= _MIN_LENGTH), key=len, reverse=True)
 
@@ -78,6 +76,19 @@ class Masker:
         return value if masked == value else masked
 
 
+def _forms(secret: str) -> Iterator[str]:
+    """As it is, as Python and JSON show it, a long key by its lines, and what an authorization header carries."""
+    yield secret
+    yield repr(secret)[1:-1]
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    if len(secret) > 64:
+        yield from secret.splitlines()
+    scheme, _, rest = secret.partition(" ")
+    if scheme in ("Bearer", "Basic"):
+        yield rest
+
+
 def _cut(text: str, name: str) -> str:
     limit = _MAX_TEXT.get(name, len(text))
     if len(text) <= limit:
@@ -99,7 +110,9 @@ def secrets_in(settings: object) -> set[str]:
 def _collect(value: object, *, secret: bool, found: set[str]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            _collect(item, secret=secret or bool(_SECRET_FIELD.search(str(key))), found=found)
+            # DuckDB keeps under `secrets` what is secret, and its region.
+            is_secret = secret or (key != "secrets" and bool(_SECRET_FIELD.search(str(key))))
+            _collect(item, secret=is_secret, found=found)
     elif isinstance(value, (list, tuple, set)):
         for item in value:
             _collect(item, secret=secret, found=found)

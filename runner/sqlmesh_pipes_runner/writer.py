@@ -116,7 +116,9 @@ class DescriptorSink:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:  # noqa: PERF203 - a descriptor that somebody made non-blocking
-                select.select([], [self._descriptor], [])
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
 
 
 class PipesSink:

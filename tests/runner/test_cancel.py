@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -155,3 +156,36 @@ def test_the_handlers_before_are_restored(force, raises):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_signal_at_any_line_of_the_handling_of_another_is_handled(force):
+    """The handler interrupts the main thread wherever it stands, its own work for the signal before included: with a
+    lock taken there, it would wait for itself."""
+    lines = None
+    for place in range(10_000):
+        if lines is not None and place >= lines:
+            break
+        cancellation, seen = Cancellation(LONG, force), 0
+
+        def trace(_frame, event, _argument, *, place=place, cancellation=cancellation):
+            nonlocal seen
+            if event == "line":
+                seen += 1
+                if seen == place + 1:
+                    sys.settrace(None)
+                    cancellation.request("SIGINT")
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            cancellation.request("SIGTERM")
+        finally:
+            sys.settrace(before)
+        assert cancellation.requested
+        cancellation._timer.cancel()
+        if seen <= place:
+            lines = seen
+
+    assert lines is not None
+    assert lines > 5

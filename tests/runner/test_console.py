@@ -278,6 +278,40 @@ def test_an_argument_that_the_installed_version_does_not_declare_ends_no_run(con
     assert len(of(events, EvaluationStarted)) == 1
 
 
+@pytest.mark.parametrize("name", sorted(BECOME_EVENTS))
+def test_a_callback_that_cannot_be_told_raises_nothing_and_says_so(console, events, name):
+    """SQLMesh calls from within its batches: a fault of ours would fail a model that is done."""
+    getattr(console, name)()  # as a later version might, with other names
+
+    (event,) = events
+    assert (event.kind, event.level) == ("log", "error")
+    assert event.message.startswith(f"{name} could not be told: KeyError(")
+
+
+def test_a_fault_in_what_the_console_asks_raises_nothing(recorder, snapshots, events):
+    def blocked_by(fqn, failed):
+        raise LookupError("no such model")
+
+    console = SQLMeshEventCaptureConsole(recorder, blocked_by)
+    orders, doubled = snapshots[ORDERS], snapshots[DOUBLED]
+    console.start_evaluation_progress({orders: [(0, DAY)], doubled: [(0, DAY)]}, None, "db")
+    console.log_skipped_models({DOUBLED})
+    console.log_failed_models([node(orders, ValueError("no table"))])
+
+    assert [event.model for event in of(events, ModelFailed)] == [ORDERS]
+    assert "log_failed_models could not be told: LookupError('no such model')" in of(events, Log)[-1].message
+
+
+def test_an_interrupt_is_not_swallowed_with_the_faults(events):
+    class Interrupted(RunRecorder):
+        def log(self, *_):
+            raise KeyboardInterrupt
+
+    console = SQLMeshEventCaptureConsole(Interrupted(events.append), lambda fqn, failed: ())
+    with pytest.raises(KeyboardInterrupt):
+        console.log_error("bad")
+
+
 def test_a_warning_is_told_in_its_long_form_where_it_has_one(console, events):
     console.log_warning("short", "the whole story\n")
     console.log_warning("short alone")
@@ -351,6 +385,16 @@ def test_a_model_without_batches_waits_for_its_signal_or_for_one_upstream(consol
     )
     assert (waiting.reason, waiting.blocked_by) == ("signal_not_ready", (ORDERS,))
     assert of(events, ModelStarted) == []
+
+
+def test_what_is_due_is_known_only_once_sqlmesh_has_said_so(console, snapshots):
+    assert console.is_due(ORDERS) is None
+
+    console.start_evaluation_progress({snapshots[ORDERS]: [(0, DAY)], snapshots[DOUBLED]: []}, None, "db")
+
+    assert console.is_due(ORDERS) is True
+    assert console.is_due(DOUBLED) is False
+    assert console.is_due('"db"."marts"."paid"') is False
 
 
 def test_a_model_that_has_batches_or_was_not_due_is_not_held_back(console, snapshots):

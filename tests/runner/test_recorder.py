@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from sqlmesh_pipes_protocol.events import (
     EvaluationStarted,
     Heartbeat,
     Interval,
+    Log,
     ModelExecuted,
     ModelFailed,
     ModelInFlight,
@@ -57,7 +59,7 @@ ERROR = ErrorInfo(
 UP_TO_DATE = Skip(reason="up_to_date", detail="Nothing is due.")
 
 
-def audit(model, name, *, passed=True, skipped=False, rows=0, blocking=True):
+def audit(model, name, day=0, *, passed=True, skipped=False, rows=0, blocking=True):
     return AuditEvaluated(
         model=model,
         audit=name,
@@ -69,7 +71,7 @@ def audit(model, name, *, passed=True, skipped=False, rows=0, blocking=True):
         failing_rows=None if skipped else rows,
         query=None,
         dialect="duckdb",
-        interval=None,
+        interval=None if day is None else interval(DAYS[day]),
     )
 
 
@@ -315,6 +317,146 @@ def test_a_model_whose_failure_was_given_up_with_its_attempt_can_still_be_execut
     assert finished.status == "success"
 
 
+def test_a_model_executed_before_a_restart_that_fails_after_it_makes_no_success(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:1]})
+    recorder.batch_started(A)
+    recorder.end_batch(A)
+    recorder.evaluation_started({A: DAYS[1:2]})
+    recorder.batch_started(A)
+    recorder.break_batch(A, 1)
+    finished = recorder.close()
+
+    assert recorder.terminal(A).kind == "model_executed"  # told before, and once
+    (outcome,) = finished.digest
+    assert (outcome.status, outcome.error, outcome.intervals) == (
+        "failed",
+        replace(ERROR, traceback=None),
+        (interval(DAYS[0]),),
+    )
+    assert (finished.status, finished.exit_code) == ("failed", 1)
+    assert (finished.counts.executed, finished.counts.failed) == (0, 1)
+    assert recorder.any_failure
+
+
+def test_a_model_failed_before_a_restart_that_is_executed_after_it_makes_a_success(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:1]})
+    recorder.batch_started(A)
+    recorder.break_batch(A)
+    recorder.evaluation_started({A: DAYS[:1]})
+    assert not recorder.any_failure
+    recorder.batch_started(A)
+    recorder.end_batch(A)
+    finished = recorder.close()
+
+    assert recorder.terminal(A).kind == "model_failed"  # told before, and once
+    (outcome,) = finished.digest
+    assert (outcome.status, outcome.error, outcome.intervals) == ("executed", None, (interval(DAYS[0]),))
+    assert (finished.status, finished.exit_code) == ("success", 0)
+    assert (finished.counts.executed, finished.counts.failed) == (1, 0)
+
+
+def test_what_a_model_does_after_a_restart_is_in_the_digest(recorder):
+    recorder.start(A)
+    for day in range(2):
+        recorder.evaluation_started({A: DAYS[day : day + 1]})
+        recorder.batch_started(A)
+        recorder.end_batch(A, day)
+
+    assert recorder.close().digest[0].intervals == merged(DAYS[:2])
+
+
+def test_a_model_that_failed_and_did_not_come_again_after_a_restart_has_failed(recorder):
+    recorder.start(A, B)
+    recorder.evaluation_started({A: DAYS[:1], B: DAYS[:1]})
+    recorder.batch_started(A)
+    recorder.break_batch(A)
+    recorder.evaluation_started({A: DAYS[:1], B: DAYS[:1]})
+    recorder.batch_started(B)
+    recorder.end_batch(B)
+    finished = recorder.close(why=lambda _: Skip(reason="interrupted", detail="Stopped."))
+
+    assert {outcome.model: outcome.status for outcome in finished.digest} == {A: "failed", B: "executed"}
+    assert (finished.status, finished.exit_code) == ("failed", 1)
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_a_batch_that_ended_unfinished_without_a_reason_makes_the_model_failed(recorder, order):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:2]})
+    for day, finishes in enumerate(order):
+        recorder.batch_started(A)
+        if finishes:
+            recorder.end_batch(A, day, total=2)
+        else:
+            recorder.batch_ended(A)
+    finished = recorder.close()
+
+    event = recorder.terminal(A)
+    assert (event.error.category, event.error.transient, event.interval) == ("internal", False, None)
+    assert "without being recorded as done" in event.error.message
+    assert event.intervals == (interval(DAYS[order.index(True)]),)
+    assert (finished.status, finished.exit_code) == ("failed", 1)
+
+
+def test_a_batch_that_ended_unfinished_makes_the_model_failed_though_the_next_never_began(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:2]})
+    recorder.batch_started(A)
+    recorder.batch_ended(A)
+    finished = recorder.close()
+
+    assert recorder.terminal(A).kind == "model_failed"
+    assert (finished.status, finished.exit_code) == ("failed", 1)
+
+
+def test_a_restart_forgets_the_batches_that_ended_unfinished(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:2]})
+    recorder.batch_started(A)
+    recorder.batch_ended(A)
+    recorder.evaluation_started({A: DAYS[:1]})
+    recorder.batch_started(A)
+    recorder.end_batch(A)
+
+    assert recorder.terminal(A).kind == "model_executed"
+    assert recorder.close().status == "success"
+
+
+def test_a_standalone_audit_that_failed_is_no_model_but_fails_the_run(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:1]})
+    recorder.batch_started(A)
+    recorder.end_batch(A)
+    assert not recorder.any_failure
+    for _ in range(2):  # the scheduler reports it, and then the console
+        recorder.standalone_audit_failed("orders_exist", ERROR)
+
+    assert recorder.any_failure
+    assert (recorder.has_failed("orders_exist"), recorder.has_failed(A)) == (True, False)
+    assert recorder.failed_models == set()
+    finished = recorder.close()
+    (log,) = recorder.of(Log)
+    assert (log.level, log.message) == (
+        "error",
+        "The standalone audit orders_exist could not be evaluated: no number",
+    )
+    assert [event.model for event in recorder.of(*TERMINAL)] == [A]
+    assert [outcome.model for outcome in finished.digest] == [A]
+    assert (finished.status, finished.exit_code) == ("failed", 1)
+    assert finished.counts.failed == 0
+    assert (finished.error.message, finished.error.category) == (log.message, "sql")
+
+
+def test_an_error_of_the_run_goes_before_that_of_a_standalone_audit(recorder):
+    recorder.start(A)
+    recorder.standalone_audit_failed("orders_exist", replace(ERROR, message="of the audit"))
+    finished = recorder.close("error", 3, error=ERROR)
+
+    assert (finished.status, finished.exit_code, finished.error) == ("error", 3, ERROR)
+
+
 def test_rows_and_bytes_add_up_and_absent_ones_count_for_nothing(recorder):
     recorder.evaluation_started({A: DAYS[:3], B: DAYS[:1]})
     for day, rows, size in ((0, None, None), (1, 4, None), (2, 3, 10)):
@@ -357,7 +499,7 @@ def test_an_audit_that_failed_in_any_batch_has_failed_with_the_rows_of_all(recor
     recorder.evaluation_started({A: DAYS[: len(results)]})
     for day, result in enumerate(results):
         recorder.batch_started(A)
-        recorder.audit_evaluated(audit(A, "few", blocking=False, **result))
+        recorder.audit_evaluated(audit(A, "few", day, blocking=False, **result))
         recorder.end_batch(A, day, total=len(results))
     (outcome,) = recorder.close().digest
 
@@ -365,6 +507,46 @@ def test_an_audit_that_failed_in_any_batch_has_failed_with_the_rows_of_all(recor
     assert outcome.audits == (
         AuditOutcome(audit="few", skipped=skipped, passed=passed, blocking=False, failing_rows=rows),
     )
+
+
+@pytest.mark.parametrize("day", [0, None])
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([{"rows": 2, "passed": False}, {}], (False, True, 0)),
+        ([{}, {"rows": 2, "passed": False}], (False, False, 2)),
+        ([{"rows": 2, "passed": False}, {"rows": 3, "passed": False}], (False, False, 3)),
+        ([{"rows": 2, "passed": False}, {"skipped": True}], (True, False, None)),
+    ],
+)
+def test_an_audit_evaluated_again_on_the_same_interval_has_its_latest_result(
+    recorder, day, results, expected
+):
+    recorder.start(A)
+    for result in results:  # a restart each, as SQLMesh does a batch again that it has not recorded
+        recorder.evaluation_started({A: DAYS[:1]})
+        recorder.batch_started(A)
+        recorder.audit_evaluated(audit(A, "few", day, blocking=False, **result))
+    recorder.end_batch(A)
+    finished = recorder.close()
+
+    skipped, passed, rows = expected
+    assert finished.digest[0].audits == (
+        AuditOutcome(audit="few", skipped=skipped, passed=passed, blocking=False, failing_rows=rows),
+    )
+    assert len(recorder.of(AuditEvaluated)) == len(results)
+    assert finished.counts.audits_failed == (not passed and not skipped)
+
+
+def test_an_audit_blocks_if_it_did_on_any_interval(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:2]})
+    for day in range(2):
+        recorder.batch_started(A)
+        recorder.audit_evaluated(audit(A, "few", day, blocking=day == 0))
+        recorder.end_batch(A, day, total=2)
+
+    assert [outcome.blocking for outcome in recorder.close().digest[0].audits] == [True]
 
 
 def test_the_digest_says_what_the_terminal_events_said(recorder):
@@ -377,7 +559,7 @@ def test_the_digest_says_what_the_terminal_events_said(recorder):
     recorder.batch_started(A)
     recorder.end_batch(A, 1, total=2)
     recorder.batch_started(B)
-    recorder.audit_evaluated(audit(B, "few", passed=False, rows=9))
+    recorder.audit_evaluated(audit(B, "few", 1, passed=False, rows=9))
     recorder.break_batch(B, 1, audits=("few",))
     finished = recorder.close()
 
@@ -537,7 +719,7 @@ def test_a_busy_run_in_many_threads_loses_and_doubles_nothing():
             for model in models[worker % 4 :: 4]:  # two threads share each model
                 if day % 2 == worker // 4:
                     recorder.batch_started(model)
-                    recorder.audit_evaluated(audit(model, "few", passed=False, rows=1))
+                    recorder.audit_evaluated(audit(model, "few", day, passed=False, rows=1))
                     recorder.end_batch(model, day, total=25, rows=1)
 
     with ThreadPoolExecutor(8) as pool:

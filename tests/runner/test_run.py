@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -79,8 +80,82 @@ def test_a_signal_at_any_point_leaves_every_model_with_one_outcome(make_run, eve
     assert (events[-1].kind, events[-1].status, events[-1].exit_code) == ("run_finished", "interrupted", 130)
     assert events[-1].last_seq == len(events) - 1
     assert {outcome.model for outcome in events[-1].digest} == set(told)
-    reasons = {e.reason for e in terminal(events).values() if e.kind == "model_skipped"}
-    assert reasons == {"interrupted"}
+    skips = {e.model: e.reason for e in terminal(events).values() if e.kind == "model_skipped"}
+    # Before SQLMesh has said what is due, nobody knows that the embedded model never is.
+    embedded = skips.pop('"db"."staging"."bright"')
+    assert embedded == ("interrupted" if kind == "run_started" else "not_runnable")
+    assert set(skips.values()) == {"interrupted"}
+
+
+@pytest.mark.parametrize("kind", ["evaluation_started", "model_started", "batch_finished"])
+def test_an_interrupted_run_has_no_error(make_run, events, kind):
+    make_run(interrupt_at(kind)).execute()
+
+    assert events[-1].status == "interrupted"
+    assert events[-1].error is None
+
+
+def test_a_model_that_is_not_due_keeps_its_reason_when_the_run_is_interrupted(make_run, events, warehouse):
+    warehouse.write(
+        {"models/later.sql": "MODEL (name s.later, kind FULL, start '2999-01-01'); SELECT 1 AS a"}
+    )
+    warehouse.plan()
+    make_run(interrupt_at("model_started")).execute()
+
+    skips = {e.model: e for e in terminal(events).values() if e.kind == "model_skipped"}
+    later = skips['"db"."s"."later"']
+    assert (later.reason, later.detail) == ("cron_not_due", "The model starts at 2999-01-01.")
+    assert skips['"db"."staging"."bright"'].reason == "not_runnable"
+    assert skips['"db"."marts"."doubled"'].reason == "interrupted"
+    assert "SIGTERM" in skips['"db"."marts"."doubled"'].detail
+    assert events[-1].status == "interrupted"
+
+
+def test_a_run_that_breaks_off_interrupts_only_what_was_due(make_run, events, monkeypatch):
+    from sqlmesh.core import scheduler
+
+    def broken(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scheduler, "concurrent_apply_to_dag", broken)
+    code = make_run().execute()
+
+    skips = {e.model: e for e in terminal(events).values()}
+    assert skips.pop('"db"."staging"."bright"').reason == "not_runnable"
+    assert {e.reason for e in skips.values()} == {"interrupted"}
+    assert {e.detail for e in skips.values()} == {"The run broke off: [Errno 28] No space left on device"}
+    assert (code, events[-1].status, events[-1].error.category) == (3, "error", "resource")
+
+
+def test_a_failure_that_sqlmesh_reports_and_no_model_had_is_an_error_of_the_run(
+    make_run, events, monkeypatch
+):
+    from sqlmesh.utils import CompletionStatus
+
+    from sqlmesh_pipes_runner.adapter import ReportingContext
+
+    monkeypatch.setattr(ReportingContext, "run", lambda *_args, **_kwargs: CompletionStatus.FAILURE)
+    code = make_run().execute()
+
+    assert (code, events[-1].status, events[-1].exit_code) == (1, "error", 1)
+    assert events[-1].error.message == "SQLMesh reports that the run failed, and named no model that did."
+    assert events[-1].error.category == "internal"
+
+
+@pytest.mark.parametrize("status", [0, 7, None, "bye"])
+def test_an_exit_from_within_sqlmesh_is_an_error_of_the_run_whatever_its_status(
+    make_run, events, monkeypatch, status
+):
+    from sqlmesh_pipes_runner.adapter import ReportingContext
+
+    def leave(*_args, **_kwargs):
+        sys.exit(status)
+
+    monkeypatch.setattr(ReportingContext, "run", leave)
+    code = make_run().execute()
+
+    assert (code, events[-1].status, events[-1].exit_code) == (1, "error", 1)
+    assert events[-1].error.error_class == "builtins.SystemExit"
 
 
 def test_a_signal_while_the_end_is_told_tears_nothing(make_run, events):

@@ -1,5 +1,7 @@
 """No secret leaves the runner, and nothing else is masked."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +146,8 @@ def test_the_same_event_comes_back_where_there_is_nothing_to_mask(masker):
         ("postgresql+psycopg2://etl:hunter2@db/x", "postgresql+psycopg2://***@db/x"),
         ("https://x-access-token:ghp_1@github.com/a.git", "https://***@github.com/a.git"),
         ("redis://:hunter2@cache", "redis://***@cache"),
+        ("https://ghp_abcdef@github.com/x", "https://***@github.com/x"),
+        ("md+x://token@host", "md+x://***@host"),
         ("two: a://b:c@d and e://f:g@h", "two: a://***@d and e://***@h"),
         ("https://example.org:8080/a@b", "https://example.org:8080/a@b"),
         ("https://example.org/path?x=1", "https://example.org/path?x=1"),
@@ -165,6 +169,39 @@ def test_a_secret_that_holds_another_is_masked_whole():
     assert Masker(["word", "password1"]).text("password1 and word") == "*** and ***"
 
 
+KEY = "-----BEGIN KEY-----\nabcdefghijklmnopqrstuvwxyz\nABCDEFGHIJKLMNOPQRSTUVWXYZ\n-----END KEY-----"
+
+
+@pytest.mark.parametrize("key", [KEY, KEY[:40]], ids=["long", "short"])
+def test_a_secret_of_several_lines_is_masked_as_it_is_and_as_python_shows_it(key):
+    masker = Masker([key])
+
+    assert masker.text(f"key: {key}.") == "key: ***."
+    assert masker.text(f"connect(private_key={key!r})") == "connect(private_key='***')"
+
+
+def test_a_long_secret_of_several_lines_is_masked_by_its_lines():
+    """As in a traceback, or where it is indented."""
+    masker = Masker([KEY])
+    indented = KEY.replace("\n", "\n    ")
+
+    assert masker.text(f"    {indented}") == "    ***\n    ***\n    ***\n    ***"
+    assert masker.text("parser stopped at ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "parser stopped at ***"
+
+
+def test_lines_of_a_short_secret_are_no_secrets_of_their_own():
+    assert Masker(["word\nother"]).text("a word, and other") == "a word, and other"
+
+
+@pytest.mark.parametrize("secret", ['quo"ted-word', "pässword"])
+def test_a_secret_is_masked_as_json_shows_it(secret):
+    assert Masker([secret]).text(json.dumps({"pass": secret})) == '{"pass": "***"}'
+
+
+def test_a_secret_with_a_backslash_is_masked_as_python_shows_it():
+    assert Masker(["back\\slash"]).text(repr({"pass": "back\\slash"})) == "{'pass': '***'}"
+
+
 def test_a_secret_is_text_and_not_a_pattern():
     assert Masker(["a.*b|c"]).text("axxb a.*b|c") == "axxb ***"
 
@@ -180,6 +217,69 @@ def test_no_secret_survives_wherever_it_stands(secrets, words, random):
     text = Masker(secrets).text("|".join(pieces))
 
     assert not [secret for secret in secrets if secret in text]
+
+
+LIMIT = 20_000
+"""Of messages and tracebacks."""
+
+
+@pytest.mark.parametrize("length", [LIMIT - 1, LIMIT])
+def test_a_text_that_is_not_too_long_is_whole(length):
+    event = Log(level="info", logger="sqlmesh", message="x" * length)
+
+    assert Masker().event(event) is event
+
+
+def test_long_texts_keep_their_beginning_and_tracebacks_their_end():
+    text = "begin" + "x" * LIMIT + "end"
+    error = ErrorInfo(error_class="X", message=text, category="sql", transient=False, traceback=text)
+    masked = Masker().event(failed(error=error)).error
+    skip = Masker().event(ModelSkipped(model="m", reason="interrupted", detail=text))
+
+    assert masked.message == text[:LIMIT] + " …"
+    assert masked.traceback == "… " + text[-LIMIT:]
+    assert skip.detail == text[:2_000] + " …"
+
+
+def test_what_is_run_or_named_is_never_cut():
+    long = "x" * 300_000
+    event = audit({"condition": long}, f"SELECT {long}")
+
+    assert Masker().event(event) is event
+    assert Masker().event(failed(model=long)).model == long
+
+
+@pytest.mark.parametrize("inside", range(1, len(SECRET)))
+def test_a_secret_at_the_edge_of_a_text_that_is_cut_is_masked_whole(masker, inside):
+    """Cut first, its half would be left."""
+    message = "." * (LIMIT - inside) + SECRET + "." * 50
+    trace = "." * 50 + SECRET + "." * (LIMIT - inside)
+    error = ErrorInfo(error_class="X", message=message, category="sql", transient=False, traceback=trace)
+    masked = masker.event(failed(error=error)).error
+
+    assert len(masked.message) == len(masked.traceback) == LIMIT + 2  # both were cut
+    assert set(masked.message) <= set(".* …")
+    assert set(masked.traceback) <= set(".* …")
+
+
+def test_an_authorization_header_is_a_secret():
+    found = secrets_in(
+        {
+            "http_headers": {
+                "Authorization": "Bearer abcdef",
+                "Proxy-Authorization": "Basic x1y2",
+                "X-Team": "shop",
+            }
+        }
+    )
+
+    assert found == {"Bearer abcdef", "Basic x1y2"}
+
+
+def test_what_stands_beside_a_secret_of_duckdb_is_none():
+    settings = {"secrets": [{"type": "s3", "region": "us-east-1", "secret": "hidden-one"}]}
+
+    assert secrets_in(settings) == {"hidden-one"}
 
 
 def test_secrets_are_found_by_the_names_of_their_fields_however_deep():

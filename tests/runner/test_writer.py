@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import pytest
 from dagster_pipes import encode_param
 
-from sqlmesh_pipes_protocol.events import Counts, Log, ModelOutcome, RunFinished
+from sqlmesh_pipes_protocol.events import AuditEvaluated, Counts, Log, ModelOutcome, RunFinished
 from sqlmesh_pipes_protocol.framing import MAX_LINE_BYTES, EventStream, LineSplitter, parse_line
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 from sqlmesh_pipes_runner.errors import UsageError
@@ -101,13 +101,26 @@ def test_without_a_sink_events_are_still_masked_and_counted():
 
 
 def test_a_large_event_goes_in_parts_none_longer_than_a_line(writer, sink):
-    writer.emit(log("x" * 50_000))
+    event = AuditEvaluated(
+        model="m",
+        audit="a",
+        name="a",
+        arguments={},
+        blocking=True,
+        skipped=False,
+        passed=True,
+        failing_rows=0,
+        query="x" * 50_000,
+        dialect=None,
+        interval=None,
+    )
+    writer.emit(event)
     writer.emit(log("after"))
 
     assert len(sink.lines) > 7
     assert max(len(line) + 1 for line in sink.lines) <= MAX_LINE_BYTES
     first, second = events_of(sink.lines)
-    assert first.event == log("x" * 50_000)
+    assert first.event == event
     assert second.event == log("after")
 
 
@@ -398,3 +411,39 @@ def test_a_line_is_written_to_its_end_though_a_signal_cuts_the_write_short():
         signal.signal(signal.SIGUSR1, before)
 
     assert b"".join(received) == line + b"\n"
+
+
+def test_a_line_is_written_to_its_end_though_the_descriptor_does_not_block():
+    """Somebody at the other end of the pipe, or a child with the same terminal, may have made it so."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    lines = [bytes([letter]) * 200_000 for letter in b"abc"]  # each several times what a pipe holds
+    received = []
+
+    def read():
+        time.sleep(0.1)  # the pipe is full by now
+        while chunk := os.read(reading, 65_536):
+            received.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for line in lines:
+            DescriptorSink(writing).write(line)
+    finally:
+        os.close(writing)
+        reader.join(20)
+        os.close(reading)
+
+    assert b"".join(received).split(b"\n") == [*lines, b""]
+
+
+def test_a_descriptor_that_does_not_block_breaks_when_its_reader_goes():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    threading.Timer(0.1, os.close, args=(reading,)).start()
+    try:
+        with pytest.raises(BrokenPipeError):
+            DescriptorSink(writing).write(b"x" * 300_000)
+    finally:
+        os.close(writing)

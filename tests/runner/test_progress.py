@@ -1,0 +1,71 @@
+"""People read what they can; that nobody can read it is no reason to fail a run."""
+
+import io
+import sys
+
+import pytest
+
+from sqlmesh_pipes_protocol.events import Log
+from sqlmesh_pipes_runner.progress import Progress, Verbosity
+
+LOG = Log(level="error", logger="test", message="said")
+
+
+class Broken(io.StringIO):
+    """Breaks from the write with the number given on; counts."""
+
+    def __init__(self, error, *, breaks_at=0):
+        super().__init__()
+        self.error = error
+        self.breaks_at = breaks_at
+        self.attempts = 0
+
+    def write(self, text):
+        self.attempts += 1
+        if self.attempts > self.breaks_at:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device"), ValueError("closed")],
+)
+def test_a_stream_that_breaks_is_not_written_to_again_and_nothing_is_raised(error):
+    stream = Broken(error)
+    progress = Progress(Verbosity.VERBOSE, stream=stream)
+
+    for _ in range(3):
+        progress.show(LOG)
+
+    assert stream.attempts == 1
+
+
+def test_what_was_said_before_the_stream_broke_stands():
+    stream = Broken(BrokenPipeError(32, "Broken pipe"), breaks_at=2)  # a line, and its break
+    progress = Progress(Verbosity.VERBOSE, stream=stream)
+
+    for _ in range(3):
+        progress.show(LOG)
+
+    assert stream.getvalue().count("ERROR said") == 1
+
+
+def test_a_stream_that_is_closed_is_silence():
+    stream = io.StringIO()
+    progress = Progress(Verbosity.VERBOSE, stream=stream)
+    stream.close()
+
+    progress.show(LOG)
+    progress.show(LOG)
+
+
+def test_standard_error_is_the_one_of_the_moment(monkeypatch):
+    """It is looked up for each line: a test's, or a model's own, may have taken its place."""
+    progress = Progress(Verbosity.NORMAL)
+    first, second = io.StringIO(), io.StringIO()
+    for stream in (first, second):
+        monkeypatch.setattr(sys, "stderr", stream)
+        progress.show(LOG)
+
+    assert [stream.getvalue().count("ERROR said") for stream in (first, second)] == [1, 1]
