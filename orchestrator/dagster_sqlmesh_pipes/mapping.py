@@ -69,6 +69,7 @@ class ResultMapper:
         skips_pass: bool = False,
     ) -> None:
         self._index = index
+        self._models = {key: fqn for fqn, key in index.keys.items()}
         self._keys = selected_keys
         self._checks = selected_checks
         self._already_materialized = already_materialized
@@ -150,6 +151,8 @@ class ResultMapper:
 
     def _failed(self, event: ModelFailed) -> Iterator[Result]:
         self.failures.setdefault(event.model, event.error)
+        if event.model not in self._index.keys:
+            return  # no asset of ours, as an external model with an audit: the step's failure names it
         key = self._key_to_tell(event.model)
         if key is None:
             return
@@ -207,11 +210,13 @@ class ResultMapper:
                 if not ran or not ran[0].standalone:
                     continue
                 name = ran[0].model
-                if name not in self._index.standalone:
+                if name not in self._index.standalone and not self._index.keys.keys().isdisjoint(
+                    ran[0].targets
+                ):
                     self.unknown[name] = None
                 for key, check in self._index.standalone.get(name, ()):
                     if self._is_wanted(key, check):
-                        yield _audit_result(key, check, ran)
+                        yield _audit_result(key, check, ran, self._models[key])
 
     def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
         """The run's last word on a model: results of a terminal event that was lost, and of audits that were."""
@@ -342,12 +347,14 @@ class ResultMapper:
                 continue
             ran = [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
             if ran and self._is_wanted(key, name):
-                result = _audit_result(key, name, ran)
+                result = _audit_result(key, name, ran, fqn)
                 self._told[fqn].setdefault(name, result.passed)
                 yield result
 
 
-def _audit_result(key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated]) -> dg.AssetCheckResult:
+def _audit_result(
+    key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated], fqn: str
+) -> dg.AssetCheckResult:
     """One result for an audit's evaluations on all batches: failed if one failed, and then that one is shown."""
     failed = [evaluation for evaluation in evaluations if not evaluation.passed]
     shown = failed[0] if failed else evaluations[-1]
@@ -357,7 +364,7 @@ def _audit_result(key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvalua
         "blocking": shown.blocking,
         "arguments": dict(shown.arguments),
         "sqlmesh_audit": shown.name,
-        "sqlmesh_model": shown.model,
+        "sqlmesh_model": fqn,
         "check_type": "audit",
     }
     if shown.query:

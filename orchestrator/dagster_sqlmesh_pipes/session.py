@@ -259,7 +259,7 @@ class Session:
             case EvaluationStarted() as event:
                 due = sum(bool(batches.intervals) for batches in event.batches)
                 again = " (again: the environment changed)" if event.attempt > 1 else ""
-                log.info(f"{due} models are due{again}.")
+                log.info(f"{_number(due, 'model')} due{again}.")
             case ModelFailed() as event:
                 log.error(f"{event.model} failed: {event.error.message}")
             case Log() as event if event.level in ("warning", "error"):
@@ -300,38 +300,31 @@ class Session:
             case "interrupted":
                 raise dg.Failure("The SQLMesh run was stopped before its end.", allow_retries=True)
             case "error":
-                error = finished.error
-                raise dg.Failure(
-                    error.message if error else "The SQLMesh run broke off; the runner did not say why.",
-                    metadata={
-                        "category": error.category,
-                        "error_class": error.error_class,
-                        **(
-                            {"traceback": dg.MetadataValue.md(f"```\n{error.traceback}\n```")}
-                            if error.traceback
-                            else {}
-                        ),
-                    }
-                    if error
-                    else None,
-                    allow_retries=error.transient if error else False,
-                )
+                raise self._failure(finished)
 
     def _failure(self, finished: RunFinished) -> dg.Failure:
-        failures = self._mapper.failures
-        if not failures:
-            message = finished.error.message if finished.error else "The SQLMesh run failed."
-            return dg.Failure(message, allow_retries=finished.error.transient if finished.error else False)
-        listed = "; ".join(f"{fqn}: {_sentence(error.message)}" for fqn, error in failures.items())
-        number = f"{len(failures)} {'model' if len(failures) == 1 else 'models'} failed"
+        """The step's one failure: each failed model with its cause, and what broke the run off."""
+        failures, error = self._mapper.failures, finished.error
         metadata: dict[str, Any] = {
-            fqn: dg.MetadataValue.md(f"```\n{error.traceback or error.message}\n```")
-            for fqn, error in failures.items()
+            fqn: dg.MetadataValue.md(f"```\n{failure.traceback or failure.message}\n```")
+            for fqn, failure in failures.items()
         }
+        sentences = []
+        if failures:
+            listed = "; ".join(f"{fqn}: {_sentence(failure.message)}" for fqn, failure in failures.items())
+            sentences.append(f"{_number(len(failures), 'model')} failed: {listed}")
+        # What a failed model broke off has been said with the model.
+        if error is not None and not (failures and finished.status == "error"):
+            sentences.append(error.message)
+        if error is not None:
+            metadata |= {"category": error.category, "error_class": error.error_class}
+            if error.traceback:
+                metadata["traceback"] = dg.MetadataValue.md(f"```\n{error.traceback}\n```")
+        causes = [*failures.values(), *([error] if error is not None else [])]
         return dg.Failure(
-            f"{number}: {listed}",
+            " ".join(sentences) or "The SQLMesh run failed; the runner did not say why.",
             metadata=metadata,
-            allow_retries=all(error.transient for error in failures.values()),
+            allow_retries=bool(causes) and all(cause.transient for cause in causes),
         )
 
     def _death(self, runner: Runner) -> dg.Failure:
@@ -380,6 +373,10 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun if number == 1 else noun + 's'}"
 
 
 def _sentence(text: object) -> str:

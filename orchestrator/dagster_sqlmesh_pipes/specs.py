@@ -118,15 +118,18 @@ def build_specs(
         checks.extend(_check_specs(model, key, translator))
     taken = {check.key for check in checks}
     for audit in manifest.standalone_audits:
-        checks.extend(_standalone_check_specs(audit, keys, taken))
+        checks.extend(_standalone_check_specs(audit, _read_by(audit, embedded), keys, taken))
     return ProjectSpecs(assets, checks)
 
 
 def _standalone_check_specs(
-    audit: StandaloneAudit, keys: Mapping[str, dg.AssetKey], taken: set[dg.AssetCheckKey]
+    audit: StandaloneAudit,
+    read: Iterable[str],
+    keys: Mapping[str, dg.AssetKey],
+    taken: set[dg.AssetCheckKey],
 ) -> Iterable[dg.AssetCheckSpec]:
     """A check on each model that the audit reads."""
-    for fqn in audit.depends_on:
+    for fqn in sorted(read):
         if fqn not in keys:
             continue
         name = safe_name(audit.name)
@@ -158,7 +161,7 @@ def asset_keys(models: Iterable[Model], translator: SQLMeshTranslator) -> dict[s
     keys: dict[str, dg.AssetKey] = {}
     taken: dict[str, str] = {}
     # Names that Dagster leaves as they are come first: they keep their keys whatever joins the project later.
-    for model in sorted(models, key=lambda model: (not _is_plain(model), model.fqn)):
+    for model in sorted(models, key=lambda model: (_strangeness(model), model.fqn)):
         key = translator.get_asset_key(model)
         identifier = key.to_python_identifier()
         if identifier in taken and not own_keys:
@@ -171,17 +174,18 @@ def asset_keys(models: Iterable[Model], translator: SQLMeshTranslator) -> dict[s
     return keys
 
 
-def _is_plain(model: Model) -> bool:
-    return all(
-        part is None or part.replace("_", "a").isalnum()
-        for part in (model.catalog, model.schema, model.table)
-    )
+def _strangeness(model: Model) -> int:
+    """0 for a name that is an identifier, 1 for one that only has ``-`` and ``.`` besides, 2 for any other."""
+    name = "".join(part for part in (model.catalog, model.schema, model.table) if part)
+    if safe_name(name) == name:
+        return 0
+    return 1 if safe_name(name, allowed="-.") == name else 2
 
 
-def _read_by(model: Model, embedded: Mapping[str, Model]) -> set[str]:
-    """What a model reads, looking through embedded models."""
+def _read_by(node: Model | StandaloneAudit, embedded: Mapping[str, Model]) -> set[str]:
+    """What a model or an audit reads, looking through embedded models."""
     found: set[str] = set()
-    waiting, seen = list(model.depends_on), set()
+    waiting, seen = list(node.depends_on), set()
     while waiting:
         fqn = waiting.pop()
         if fqn in seen:

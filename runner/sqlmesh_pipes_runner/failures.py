@@ -120,6 +120,7 @@ RULES: tuple[Rule, ...] = (
     Rule(r"builtins\.TimeoutError|[\w.]*\.\w*Timeout\w*", "timeout", True),
     Rule(r"builtins\.ConnectionError|(requests|urllib3|httpx)\..*Connect\w*Error", "connection", True),
     # SQLMesh again, for what has no cause of its own
+    Rule(r"sqlmesh\..*SQLMeshError", "python", False, r"empty DataFrame"),
     Rule(r"sqlmesh\..*(PythonModelEvalError|SignalEvalError|MacroEvalError)", "python", False),
     Rule(
         r"sqlmesh\..*(ConfigError|MissingContextException|MissingDependencyError|StateMigrationError|PlanError|LinterError"

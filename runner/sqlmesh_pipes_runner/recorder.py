@@ -164,6 +164,14 @@ class RunRecorder:
         with self._lock:
             return bool(self._broken_audits or self.failed_models)
 
+    def first_failure(self) -> tuple[str, ErrorInfo] | None:
+        """A model that failed, and why."""
+        with self._lock:
+            for fqn, state in self._models.items():
+                if state.failures:
+                    return fqn, state.failures[0].error
+            return None
+
     def has_failed(self, name: str) -> bool:
         """Whether a model's, or a standalone audit's, failure is known already."""
         with self._lock:

@@ -141,7 +141,11 @@ class Run:
                     detail=f"The run was stopped ({self.cancellation.reason}) before the model ran.",
                 )
             if error is not None or scheduler is None:
-                cause = error.message.partition("\n")[0] if error else "it never began"
+                failed = self._recorder.first_failure()
+                if failed is not None:
+                    cause = f"{failed[0]} failed: {failed[1].message.partition(chr(10))[0]}"
+                else:
+                    cause = error.message.partition("\n")[0] if error else "it never began"
                 return Skip(reason="interrupted", detail=f"The run broke off: {cause}")
             return scheduler.why_not_run(fqn)
 

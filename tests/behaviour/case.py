@@ -3,16 +3,19 @@
 Annotations are not postponed: Dagster reads those of asset functions.
 """
 
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from support.warehouse import Warehouse, write
 
 from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SQLMeshRunConfig, sqlmesh_assets
+from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME
+from support.warehouse import Warehouse, write
 
+_DIGEST = re.compile(r"_[0-9a-f]{8}$")
 STATUS_CHECK = "sqlmesh_execution_status"
 PASSED, WARNED, FAILED = "passed", "warned", "failed"
 """A check's result: it passed; it did not, with severity WARN; it did not, with severity ERROR."""
@@ -63,12 +66,12 @@ class Step:
     """One run of a Dagster job, and what comes before it.
 
     Attributes:
-        expected: by asset key without the default catalog; the whole of it.
+        expected: by asset key (or one for each engine) without the default catalog; the whole of it.
         config: of `SQLMeshRunConfig`.
         select: asset keys; None for all.
         sql: executed in the warehouse before the run.
         files: written into the project before the run; None deletes.
-        deploy: plan the project again before the run, after the files are written.
+        deploy: plan the project again before the run, after the files are written, and leave the manifest as it is.
         manifest: write the manifest again before the run, after the files are written.
         resource: settings of `SQLMeshResource`.
         failure: parts of the step's failure; a step with a failed model, or with any part here, must fail.
@@ -76,7 +79,7 @@ class Step:
         unknown: parts of the warning that something ran which the manifest does not know; there must be none otherwise.
     """
 
-    expected: Mapping[str, Told]
+    expected: "Mapping[str | PerEngine, Told]"
     config: Mapping[str, Any] = field(default_factory=dict)
     select: tuple[str, ...] | None = None
     sql: str | None = None
@@ -116,7 +119,7 @@ class Case:
     only_duckdb: str | None = None
 
 
-def in_one_run(expected: Mapping[str, Told], **step: Any) -> tuple[Step, ...]:
+def in_one_run(expected: "Mapping[str | PerEngine, Told]", **step: Any) -> tuple[Step, ...]:
     """Everything, once, as it was planned."""
     return (Step(expected=expected, **step),)
 
@@ -125,7 +128,8 @@ def in_one_run(expected: Mapping[str, Told], **step: Any) -> tuple[Step, ...]:
 class Seen:
     """What the event log of one Dagster run holds.
 
-    `support.warehouse.Outcome` leaves the catalog out of asset keys; here only the default one is.
+    `support.warehouse.Outcome` leaves the catalog out of asset keys; here only the default one is. The digest that ends a key
+    which had to be told from another is a ``#``: it comes of the model's FQN, and so of the database's name.
     """
 
     success: bool
@@ -144,7 +148,7 @@ class Seen:
         def asset(asset_key: dg.AssetKey | None) -> tuple[str, dict[str, Any]]:
             assert asset_key is not None
             path = asset_key.path
-            key = "/".join(path[1:] if path[0] == catalog else path)
+            key = _DIGEST.sub("_#", "/".join(path[1:] if path[0] == catalog else path))
             nothing: dict[str, Any] = {"materialized": False, "status": None, "reason": None, "checks": {}}
             return key, assets.setdefault(key, nothing)
 
@@ -198,10 +202,15 @@ def absent(value: object) -> bool:
 
 @dataclass(frozen=True)
 class PerEngine:
-    """A value that differs: DuckDB, for one, tells SQLMesh no numbers of rows."""
+    """A value, or an asset key, that differs: DuckDB, for one, tells SQLMesh no numbers of rows."""
 
     duckdb: Any
     postgres: Any
+
+
+def on(engine: str, value: Any) -> Any:
+    """The value on an engine, whether it is the same on each or not."""
+    return getattr(value, engine) if isinstance(value, PerEngine) else value
 
 
 @dataclass(frozen=True)
@@ -224,7 +233,10 @@ class Stage:
         if step.sql:
             self.execute(step.sql)
         if step.deploy:
+            manifest = warehouse.path / DEFAULT_MANIFEST_NAME
+            before = manifest.read_text()
             warehouse.deploy()
+            manifest.write_text(before)
         if step.manifest:
             warehouse.manifest()
 

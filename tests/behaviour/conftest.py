@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 import pytest
+
 from behaviour.case import Case, Stage, execute_in_duckdb
 from support.warehouse import (  # noqa: F401 - pytest finds fixtures by name
     instance,

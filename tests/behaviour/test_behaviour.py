@@ -10,9 +10,19 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from behaviour import (
+    cases_audits,
+    cases_batches,
+    cases_causes,
+    cases_code,
+    cases_deployment,
+    cases_external,
     cases_failures,
+    cases_kinds,
+    cases_names,
     cases_schedule,
+    cases_standalone,
 )
 from behaviour.case import Case
 from behaviour.verdict import assert_shows
@@ -20,6 +30,15 @@ from behaviour.verdict import assert_shows
 FAMILIES = {
     "schedule": cases_schedule.CASES,
     "failures": cases_failures.CASES,
+    "audits": cases_audits.CASES,
+    "code": cases_code.CASES,
+    "batches": cases_batches.CASES,
+    "kinds": cases_kinds.CASES,
+    "names": cases_names.CASES,
+    "deployment": cases_deployment.CASES,
+    "causes": cases_causes.CASES,
+    "external": cases_external.CASES,
+    "standalone": cases_standalone.CASES,
 }
 EVERYWHERE = bool(os.environ.get("BEHAVIOUR_EVERYWHERE"))
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from behaviour.case import PerEngine, Seen, Step
+from behaviour.case import Seen, Step, on
 
 
 def assert_shows(seen: Seen, step: Step, engine: str) -> None:
     """The event log holds exactly what is expected: nothing invented, nothing lost."""
-    assert seen.assets == {key: told.shown() for key, told in step.expected.items()}
+    expectation = {on(engine, key): told for key, told in step.expected.items()}
+    assert seen.assets == {key: told.shown() for key, told in expectation.items()}
     assert seen.success is step.succeeds, seen.failure
-    for key, told in step.expected.items():
+    for key, told in expectation.items():
         for entry, expected in told.metadata.items():
-            right = getattr(expected, engine) if isinstance(expected, PerEngine) else expected
+            right = on(engine, expected)
             value = seen.value(key, told, entry)
             is_right = right(value) if callable(right) else value == right
             assert is_right, f"{key}: {entry} is {value!r}, expected {right!r}"

@@ -416,6 +416,7 @@ def test_a_connection_class_of_each_engine_has_no_secret_field_that_would_be_mis
         "keytab",
         "private_key_path",
         "ssl_key",
-        # A mapping; the secret has a name of its own inside:
+        # Mappings; the secret has a name of its own inside:
         "keyfile_json",
+        "secrets",
     }, "decide for each new field: a secret is added to secrets.py, anything else to this list"

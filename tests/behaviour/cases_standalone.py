@@ -1,0 +1,45 @@
+"""Standalone audits: whose checks they are, whatever they read."""
+
+from __future__ import annotations
+
+from behaviour.case import PASSED, WARNED, Case, contains, executed, in_one_run
+
+CASES = [
+    Case(
+        name="one_that_reads_an_embedded_model_is_a_check_of_what_that_reads",
+        postgres=True,
+        models={"staging.orders": "SELECT 1 AS id"},
+        files={
+            "models/inlined.sql": "MODEL (name staging.inlined, kind EMBEDDED);\nSELECT id FROM staging.orders",
+            "audits/fits.sql": "AUDIT (name fits, standalone true);\nSELECT id FROM staging.inlined WHERE id > 0",
+        },
+        steps=in_one_run({"staging/orders": executed({"fits": WARNED})}),
+    ),
+    Case(
+        name="one_that_reads_no_asset_has_no_check_and_is_not_unknown",
+        sql="CREATE SCHEMA raw; CREATE TABLE raw.events AS SELECT 1 AS id",
+        models={"staging.orders": "SELECT id FROM raw.events"},
+        files={
+            "audits/fits.sql": "AUDIT (name fits, standalone true);\nSELECT id FROM raw.events WHERE id > 0"
+        },
+        steps=in_one_run({"staging/orders": executed()}, log=("'fits' audit error: 1 row failed",)),
+    ),
+    Case(
+        name="its_check_names_the_model_that_it_is_a_check_of",
+        models={"staging.orders": "SELECT 1 AS id"},
+        files={
+            "audits/fits.sql": "AUDIT (name fits, standalone true);\nSELECT id FROM staging.orders WHERE id > 1"
+        },
+        steps=in_one_run(
+            {
+                "staging/orders": executed(
+                    {"fits": PASSED},
+                    **{
+                        "fits.sqlmesh_model": contains('"staging"."orders"'),
+                        "fits.sqlmesh_audit": "fits",
+                    },
+                )
+            }
+        ),
+    ),
+]
