@@ -28,7 +28,7 @@ CASES = [
                 ),
                 "marts/asks": failed("python"),
             },
-            failure=('1 model failed: "db"."marts"."asks": nobody answers at the feed',),
+            failure=("1 model failed: ", '"marts"."asks": nobody answers at the feed'),
         ),
     ),
 ]

@@ -100,6 +100,12 @@ NAMES = [
     ("sqlmesh.utils.errors.MissingDependencyError", "", "config", False),
     ("sqlmesh.utils.errors.StateMigrationError", "", "config", False),
     ("sqlmesh.utils.errors.PlanError", "", "config", False),
+    (
+        "sqlmesh.utils.errors.SQLMeshError",
+        "Cannot construct source query from an empty DataFrame",
+        "python",
+        False,
+    ),
     ("sqlmesh.utils.errors.LinterError", "", "config", False),
     ("sqlmesh.utils.errors.MissingDefaultCatalogError", "", "config", False),
     ("sqlmesh.utils.errors.SnapshotVersionError", "", "config", False),
