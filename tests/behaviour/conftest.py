@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import dagster as dg
 import pytest
 
 from behaviour.case import Case, Stage, execute_in_duckdb
+from support.postgres import postgres_server  # noqa: F401 - pytest finds fixtures by name
 from support.warehouse import (  # noqa: F401 - pytest finds fixtures by name
     instance,
     make_warehouse,
-    postgres_server,
     runner_bin,
 )
 
@@ -41,3 +42,10 @@ def stage(
         return Stage(warehouse, instance, execute, engine)
 
     return set_up
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for an ``engine`` runs on DuckDB, marked ``on_both`` or with BEHAVIOUR_EVERYWHERE=1 on both."""
+    if "engine" in metafunc.fixturenames and metafunc.definition.get_closest_marker("parametrize") is None:
+        both = metafunc.definition.get_closest_marker("on_both") or os.environ.get("BEHAVIOUR_EVERYWHERE")
+        metafunc.parametrize("engine", ["duckdb", "postgres"] if both else ["duckdb"])

@@ -71,7 +71,7 @@ def configurable_assets(warehouse) -> dg.AssetsDefinition:
     return warehouse_assets
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgres"])
+@pytest.mark.on_both
 def test_a_selected_model_runs_without_what_it_reads(make_warehouse, instance, engine):
     warehouse = make_warehouse(CHAIN, engine=engine)
     selection = dg.AssetSelection.assets([warehouse.catalog, "staging", "first"])
@@ -82,9 +82,9 @@ def test_a_selected_model_runs_without_what_it_reads(make_warehouse, instance, e
     assert {key for key, _ in outcome.checks} == {"staging/first"}
 
 
-def test_where_asked_for_what_a_selected_model_reads_runs_too_and_is_told(make_warehouse, instance):
-    warehouse = make_warehouse(CHAIN)
-    selection = dg.AssetSelection.assets(["db", "staging", "second"])
+def test_where_asked_for_what_a_selected_model_reads_runs_too_and_is_told(make_warehouse, instance, engine):
+    warehouse = make_warehouse(CHAIN, engine=engine)
+    selection = dg.AssetSelection.assets([warehouse.catalog, "staging", "second"])
 
     outcome = warehouse.materialize(
         instance, selection=selection, assets=assets_with(warehouse, include_upstream=True)
@@ -129,8 +129,8 @@ def test_thousands_of_selected_models_reach_the_runner_and_each_has_an_outcome(m
     assert {payload["reason"] for payload in skipped} == {"not_deployed"}
 
 
-def test_run_config_says_what_range_of_time_to_run(make_warehouse, instance):
-    warehouse = make_warehouse(files={"models/daily.sql": DAILY})
+def test_run_config_says_what_range_of_time_to_run(make_warehouse, instance, engine):
+    warehouse = make_warehouse(files={"models/daily.sql": DAILY}, engine=engine)
     config = {"start": "2026-01-03", "end": "2026-01-04", "execution_time": "2026-02-01"}
 
     result = dg.materialize(
@@ -144,8 +144,8 @@ def test_run_config_says_what_range_of_time_to_run(make_warehouse, instance):
     assert outcome.materialized["marts/daily"].metadata["intervals"].value == "2026-01-03 to 2026-01-05"
 
 
-def test_a_range_that_is_done_is_up_to_date(make_warehouse, instance):
-    warehouse = make_warehouse(files={"models/daily.sql": DAILY})
+def test_a_range_that_is_done_is_up_to_date(make_warehouse, instance, engine):
+    warehouse = make_warehouse(files={"models/daily.sql": DAILY}, engine=engine)
     config = SQLMeshRunConfig(start="2026-01-03", end="2026-01-04")
     assets = assets_with(warehouse, config=config)
 
@@ -156,9 +156,9 @@ def test_a_range_that_is_done_is_up_to_date(make_warehouse, instance):
     assert second.status("marts/daily") == ("skipped", "up_to_date")
 
 
-def test_a_dev_environment_runs_its_own_models_into_views_of_its_own(make_warehouse, instance):
+def test_a_dev_environment_runs_its_own_models_into_views_of_its_own(make_warehouse, instance, engine):
     warehouse = make_warehouse(
-        {"staging.first": "SELECT 1 AS a", "marts.second": "SELECT a FROM staging.first"}
+        {"staging.first": "SELECT 1 AS a", "marts.second": "SELECT a FROM staging.first"}, engine=engine
     )
     warehouse.materialize(instance)
     changed = warehouse.path / "models/marts.second.sql"
@@ -170,12 +170,12 @@ def test_a_dev_environment_runs_its_own_models_into_views_of_its_own(make_wareho
     assert outcome.success
     assert set(outcome.materialized) == {"marts/second"}
     metadata = outcome.materialized["marts/second"].metadata
-    assert metadata["dagster/table_name"].value == "db.marts__dev.second"
+    assert metadata["dagster/table_name"].value == f"{warehouse.catalog}.marts__dev.second"
     assert outcome.status("staging/first") == ("skipped", "cron_not_due")
 
 
-def test_skips_pass_where_the_resource_says_so(make_warehouse, instance):
-    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"})
+def test_skips_pass_where_the_resource_says_so(make_warehouse, instance, engine):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, engine=engine)
     warehouse.materialize(instance)
 
     outcome = warehouse.materialize(instance, skips_pass=True)
@@ -185,7 +185,7 @@ def test_skips_pass_where_the_resource_says_so(make_warehouse, instance):
     assert outcome.checks["staging/first", "sqlmesh_execution_status"].passed
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgres"])
+@pytest.mark.on_both
 def test_a_materialization_tells_where_the_data_is_and_which_data_it_is(make_warehouse, instance, engine):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, engine=engine)
 
@@ -203,8 +203,8 @@ def test_a_materialization_tells_where_the_data_is_and_which_data_it_is(make_war
     assert values.get("dagster/row_count") == (1 if engine == "postgres" else None)
 
 
-def test_the_data_version_changes_with_the_intervals_that_are_filled(make_warehouse, instance):
-    warehouse = make_warehouse(files={"models/daily.sql": DAILY})
+def test_the_data_version_changes_with_the_intervals_that_are_filled(make_warehouse, instance, engine):
+    warehouse = make_warehouse(files={"models/daily.sql": DAILY}, engine=engine)
     versions = []
     for day in ("2026-01-03", "2026-01-04"):
         config = SQLMeshRunConfig(start=day, end=day)
@@ -214,7 +214,9 @@ def test_the_data_version_changes_with_the_intervals_that_are_filled(make_wareho
     assert versions[0] != versions[1]
 
 
-def test_automatic_restatement_runs_again_what_was_done_and_says_for_which_model(make_warehouse, instance):
+def test_automatic_restatement_runs_again_what_was_done_and_says_for_which_model(
+    make_warehouse, instance, engine
+):
     warehouse = make_warehouse(
         files={
             "models/daily.sql": """\
@@ -229,6 +231,7 @@ def test_automatic_restatement_runs_again_what_was_done_and_says_for_which_model
             """
         },
         models={"marts.below": "SELECT day FROM staging.daily"},
+        engine=engine,
     )
     first = SQLMeshRunConfig(execution_time="2036-11-30 12:00:00", end="2036-11-29")
     later = SQLMeshRunConfig(execution_time="2036-12-01 00:00:01", end="2036-11-30")
@@ -237,7 +240,7 @@ def test_automatic_restatement_runs_again_what_was_done_and_says_for_which_model
     outcome = warehouse.materialize(instance, assets=assets_with(warehouse, config=later))
 
     daily = outcome.materialized["staging/daily"].metadata
-    assert daily["restated_for"].value == '"db"."staging"."daily"'
+    assert daily["restated_for"].value == f'"{warehouse.catalog}"."staging"."daily"'
     assert daily["intervals"].value == "2036-11-29 to 2036-12-01"
 
 
@@ -272,10 +275,12 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_step_retry_shows_each_model_once_and_none_of_them_as_skipped(make_warehouse, instance, tmp_path):
+def test_a_step_retry_shows_each_model_once_and_none_of_them_as_skipped(
+    make_warehouse, instance, tmp_path, engine
+):
     models = {"staging.first": "SELECT 1 AS a", "staging.second": "SELECT a FROM staging.first"}
     flaky = {"models/flaky.py": FLAKY.format(marker=str(tmp_path / "tried"))}
-    warehouse = make_warehouse(models, flaky)
+    warehouse = make_warehouse(models, flaky, engine=engine)
     assets = warehouse.assets(retry_policy=dg.RetryPolicy(max_retries=1))
 
     outcome = warehouse.materialize(instance, assets=assets)

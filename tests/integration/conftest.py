@@ -1,10 +1,10 @@
 """Fixtures of the integration tests, shared with the behaviour suite."""
 
+from support.postgres import postgres_server  # noqa: F401 - pytest finds fixtures by name
 from support.warehouse import (  # noqa: F401 - pytest finds fixtures by name
     instance,
     make_warehouse,
     planned_shop,
-    postgres_server,
     runner_bin,
     shop,
 )

@@ -20,6 +20,7 @@ from sqlmesh.core.context import Context
 
 from sqlmesh_pipes_runner.adapter import console_replaced
 from sqlmesh_pipes_runner.cli import main
+from support.postgres import postgres_server  # noqa: F401 - pytest finds fixtures by name
 
 CONFIG = """\
 gateways:

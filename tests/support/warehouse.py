@@ -6,12 +6,8 @@ Annotations are not postponed: Dagster reads those of asset functions.
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +16,7 @@ import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SubprocessLauncher, sqlmesh_assets
+from support.postgres import PASSWORD, PostgresServer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -34,7 +31,7 @@ POSTGRES = """\
       host: 127.0.0.1
       port: {{ env_var('TEST_PORT') }}
       user: postgres
-      password: hunter2-of-the-tests
+      password: @password@
       database: {{ env_var('TEST_DATABASE') }}
 """
 CONFIG = """\
@@ -234,7 +231,7 @@ def make_warehouse(
             server: PostgresServer = request.getfixturevalue("postgres_server")
             database = catalog = server.new_database()
             env["TEST_PORT"] = str(server.port)
-            connection = POSTGRES
+            connection = POSTGRES.replace("@password@", PASSWORD)
         config = CONFIG.replace("@connection@\n", connection).replace("@dialect@", engine)
         write(path / "config.yaml", config)
         for name, query in models.items():
@@ -247,116 +244,6 @@ def make_warehouse(
         return warehouse
 
     return make
-
-
-@dataclass
-class PostgresServer:
-    """A server of this test session on loopback."""
-
-    port: int
-    psql: Path
-    databases: int = 0
-
-    def new_database(self) -> str:
-        self.databases += 1
-        name = f"test_{os.getpid()}_{self.databases}"
-        self.execute(f"CREATE DATABASE {name}")
-        return name
-
-    def execute(self, sql: str, database: str = "postgres") -> str:
-        done = subprocess.run(
-            [
-                str(self.psql),
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(self.port),
-                "-U",
-                "postgres",
-                "-d",
-                database,
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-Atqc",
-                sql,
-            ],
-            env={**os.environ, "PGPASSWORD": "hunter2-of-the-tests"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return done.stdout.strip()
-
-
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """One server a worker: starting it takes two seconds."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    binaries = found[-1].parent
-    # The server refuses to run as root: it gets a directory and a user of its own.
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    password = folder / "password"
-    password.write_text("hunter2-of-the-tests")
-    password.chmod(0o644)
-    subprocess.run(
-        [
-            *as_user,
-            str(binaries / "initdb"),
-            "-D",
-            str(folder / "data"),
-            "-U",
-            "postgres",
-            "--auth=scram-sha-256",
-            f"--pwfile={password}",
-            "--no-sync",
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-        cwd="/",
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            *as_user,
-            str(binaries / "postgres"),
-            "-D",
-            str(folder / "data"),
-            "-p",
-            str(port),
-            "-h",
-            "127.0.0.1",
-            "-k",
-            str(folder),
-            "-F",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
-    try:
-        server = PostgresServer(port, binaries / "psql")
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"], check=False, timeout=10
-        ).returncode:
-            assert time.monotonic() < deadline, "PostgreSQL does not start"
-            time.sleep(0.1)
-        yield server
-    finally:
-        os.killpg(process.pid, signal.SIGINT)  # a fast shutdown
-        process.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(path: Path, text: str) -> None:
