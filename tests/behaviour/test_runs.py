@@ -174,6 +174,31 @@ def test_a_dev_environment_runs_its_own_models_into_views_of_its_own(make_wareho
     assert outcome.status("staging/first") == ("skipped", "cron_not_due")
 
 
+def test_on_preview_tables_of_a_dev_environment_no_audit_blocks(make_warehouse, instance, engine):
+    forward_only = """\
+        MODEL (
+          name marts.daily,
+          kind INCREMENTAL_BY_TIME_RANGE (time_column day, forward_only true),
+          start '2026-01-01', end '2026-01-03',
+          audits (not_null(columns := (a)))
+        );
+        SELECT CAST(@start_ds AS DATE) AS day, CAST({} AS INT) AS a
+        """
+    warehouse = make_warehouse(files={"models/daily.sql": forward_only.format("1")}, engine=engine)
+    warehouse.materialize(instance)
+    (warehouse.path / "models/daily.sql").write_text(forward_only.format("NULL"))
+    warehouse.deploy("dev")
+
+    outcome = warehouse.materialize(instance, environment="dev")
+
+    assert outcome.success
+    assert outcome.status("marts/daily") == ("executed", None)
+    check = outcome.checks["marts/daily", "not_null"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert outcome.materialized["marts/daily"].metadata["physical_table"].value.endswith("__dev")
+
+
 def test_skips_pass_where_the_resource_says_so(make_warehouse, instance, engine):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, engine=engine)
     warehouse.materialize(instance)
