@@ -18,7 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -291,7 +291,10 @@ class ReportingScheduler(Scheduler):
             with _exits_are_errors():
                 return super()._check_ready_intervals(snapshot, *args, **kwargs)
         except Exception as error:  # reported, and raised again
-            self._report_failure(snapshot, error)
+            info = error_info(error)
+            signals = ", ".join(name for name, _ in snapshot.model.signals)
+            message = f"The signal {signals} raised: {info.message}"
+            self._recorder.batch_failed(snapshot.name, None, replace(info, message=message))
             raise
 
     @property

@@ -28,7 +28,10 @@ CASES = [
                 ),
                 "marts/asks": failed("python"),
             },
-            failure=("1 model failed: ", '"marts"."asks": nobody answers at the feed'),
+            failure=(
+                "1 model failed: ",
+                '"marts"."asks": The signal cannot_tell raised: nobody answers at the feed',
+            ),
         ),
     ),
 ]

@@ -2,13 +2,12 @@
 
 import json
 import threading
-import time
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SQLMeshRunConfig, sqlmesh_assets
+from support.waiting import WAITS, wait_for
 from support.warehouse import Outcome
 
 CHAIN = {
@@ -19,21 +18,6 @@ CHAIN = {
 DAILY = """\
     MODEL (name marts.daily, kind INCREMENTAL_BY_TIME_RANGE (time_column day), start '2026-01-01');
     SELECT CAST(@start_ds AS DATE) AS day
-"""
-WAITS = """\
-    import pathlib, time
-    import pandas as pd
-    import typing as t
-    from sqlmesh import ExecutionContext, model
-
-    @model("marts.waits", columns={{"a": "int"}}, kind="full", depends_on=["staging.first"])
-    def execute(context: ExecutionContext, **kwargs: t.Any):
-        pathlib.Path({started!r}).write_text("")
-        deadline = time.monotonic() + 60
-        while not pathlib.Path({released!r}).exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return pd.DataFrame({{"a": [1]}})
 """
 FLAKY = """\
     import pathlib
@@ -280,7 +264,7 @@ def test_what_ran_stays_executed_when_the_environment_changes_in_mid_run(make_wa
     thread = threading.Thread(target=lambda: outcome.append(warehouse.materialize(instance)))
     thread.start()
     try:
-        wait_for(started)
+        wait_for(started.exists)
         after = warehouse.path / "models/marts.after.sql"
         after.write_text(after.read_text().replace("SELECT a", "SELECT a + 1 AS a"))
         warehouse.deploy()
@@ -291,13 +275,6 @@ def test_what_ran_stays_executed_when_the_environment_changes_in_mid_run(make_wa
     assert outcome[0].success
     assert set(outcome[0].materialized) == {"staging/first", "marts/waits", "marts/after"}
     assert any("again: the environment changed" in line for line in outcome[0].log)
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.05)
 
 
 def test_a_step_retry_shows_each_model_once_and_none_of_them_as_skipped(
