@@ -203,3 +203,18 @@ def test_the_runner_alone_ends_between_models_and_exits_with_130(waiting, starte
         '"db"."marts"."waits"': ("executed", None),
         '"db"."marts"."after"': ("skipped", "interrupted"),
     }
+
+
+def test_a_runner_whose_dagster_process_is_killed_ends_by_itself(waiting, tmp_path, started):
+    home = tmp_path / "home"
+    home.mkdir()
+    worker = start_run(waiting, tmp_path, home)
+    try:
+        wait_for(started.exists)
+        (group,) = runner_groups(worker)
+    finally:
+        worker.kill()
+        worker.wait(timeout=10)
+
+    # Its next heartbeat finds nobody listening; the model that runs then has its grace period.
+    wait_for(lambda: children_of(group) == [])
