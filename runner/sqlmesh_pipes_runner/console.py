@@ -32,8 +32,8 @@ def _by_name(callback: Callable[[Any, dict[str, Any]], Any]) -> Any:
     def bound(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return callback(self, {**dict(zip(names, args, strict=False)), **kwargs})
-        except Exception as error:  # noqa: BLE001 - the boundary to SQLMesh; the run's last event has what is lost here
-            self._recorder.log("error", "sqlmesh-runner", f"{callback.__name__} could not be told: {error!r}")
+        except Exception as error:  # noqa: BLE001 - the boundary to SQLMesh; the run's last event says so
+            self._recorder.fault(f"{callback.__name__} could not be told: {error!r}", error_info(error))
 
     return bound
 

@@ -153,6 +153,7 @@ class RunRecorder:
         """Where a model's data is, given the intervals that this run has filled; set by whoever knows."""
         self._models: dict[str, _ModelState] = {}
         self._broken_audits: dict[str, ErrorInfo] = {}
+        self._fault: ErrorInfo | None = None
 
     @property
     def failed_models(self) -> set[str]:
@@ -261,6 +262,13 @@ class RunRecorder:
                     )
                 )
 
+    def fault(self, message: str, error: ErrorInfo) -> None:
+        """Something that happened was not taken in: the run cannot be told to be a success."""
+        with self._lock:
+            if self._fault is None:
+                self._fault = replace(error, message=message, category="internal", transient=False)
+            self._send(Log(level="error", logger="sqlmesh-runner", message=message))
+
     def batch_failed(
         self, fqn: str, span: Span | None, error: ErrorInfo, audits: tuple[str, ...] = ()
     ) -> None:
@@ -366,6 +374,8 @@ class RunRecorder:
                 has_failed = bool(counts.failed or self._broken_audits)
                 status = "failed" if has_failed else "success" if counts.executed else "nothing_to_do"
                 exit_code = 1 if has_failed else exit_code
+            if self._fault is not None and error is None and status != "interrupted":
+                status, exit_code, error = "error", 1, self._fault
             if error is None and self._broken_audits:
                 name, cause = next(iter(self._broken_audits.items()))
                 error = replace(

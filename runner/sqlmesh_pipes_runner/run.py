@@ -147,6 +147,10 @@ class Run:
                 else:
                     cause = error.message.partition("\n")[0] if error else "it never began"
                 return Skip(reason="interrupted", detail=f"The run broke off: {cause}")
+            if console is not None and console.is_due(fqn):
+                return Skip(
+                    reason="interrupted", detail="It was due, and SQLMesh did not say what became of it."
+                )
             return scheduler.why_not_run(fqn)
 
         return why

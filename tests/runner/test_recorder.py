@@ -769,3 +769,18 @@ def test_a_moment_is_utc_with_microseconds_only_where_there_are_any():
 def test_the_last_event_is_a_run_finished(recorder):
     assert isinstance(recorder.close("error", 2, error=ERROR), RunFinished)
     assert kinds(recorder.events) == ["run_finished"]  # even where the run never began
+
+
+def test_what_was_not_taken_in_is_no_success(recorder):
+    recorder.start(A)
+    recorder.evaluation_started({A: DAYS[:1]})
+    recorder.batch_started(A)
+    recorder.end_batch(A)
+    recorder.fault("a callback could not be told", ERROR)
+
+    finished = recorder.close()
+
+    assert (finished.status, finished.exit_code) == ("error", 1)
+    assert finished.error.message == "a callback could not be told"
+    assert finished.error.category == "internal"
+    assert finished.digest[0].status == "executed"
