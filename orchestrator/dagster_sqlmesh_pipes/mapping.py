@@ -9,7 +9,7 @@ An audit that did not run in this run has no result.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -206,7 +206,7 @@ class ResultMapper:
         """A standalone audit is a check on each model that it reads. It has no terminal event: told at the end."""
         for audits in self._audits.values():
             for evaluations in audits.values():
-                ran = [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
+                ran = _that_ran(evaluations)
                 if not ran or not ran[0].standalone:
                     continue
                 name = ran[0].model
@@ -260,8 +260,7 @@ class ResultMapper:
     def _repair_audits(self, outcome: ModelOutcome) -> None:
         seen = self._audits.setdefault(outcome.model, {})
         for audit in outcome.audits:
-            evaluations = list(seen.get(audit.audit, {}).values())
-            ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+            ran = _that_ran(seen.get(audit.audit, {}))
             if bool(ran) is audit.skipped or all(e.passed for e in ran) is not (
                 audit.passed or audit.skipped
             ):
@@ -345,11 +344,15 @@ class ResultMapper:
             if name is None:
                 self.unknown[f"{fqn}: {identity}"] = None
                 continue
-            ran = [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
+            ran = _that_ran(evaluations)
             if ran and self._is_wanted(key, name):
                 result = _audit_result(key, name, ran, fqn)
                 self._told[fqn].setdefault(name, result.passed)
                 yield result
+
+
+def _that_ran(evaluations: Mapping[Interval | None, AuditEvaluated]) -> list[AuditEvaluated]:
+    return [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
 
 
 def _audit_result(

@@ -72,6 +72,7 @@ class Session:
         message_reader: dg.PipesMessageReader | None = None,
     ) -> None:
         self._context = context
+        self._selected = context.selected_asset_keys
         self._launcher = launcher
         self._call = call
         self._request = request
@@ -203,7 +204,7 @@ class Session:
         """Yield what is pending. A result stays until control is back: then Dagster has recorded it."""
         while self._pending:
             result = self._pending[0]
-            if result.asset_key in self._context.selected_asset_keys:
+            if result.asset_key in self._selected:
                 yield result
             else:
                 record_missing(self._context, [result])

@@ -163,7 +163,7 @@ class RunRecorder:
     @property
     def any_failure(self) -> bool:
         with self._lock:
-            return bool(self._broken_audits or self.failed_models)
+            return bool(self._broken_audits) or self.first_failure() is not None
 
     def first_failure(self) -> tuple[str, ErrorInfo] | None:
         """A model that failed, and why."""
@@ -176,7 +176,8 @@ class RunRecorder:
     def has_failed(self, name: str) -> bool:
         """Whether a model's, or a standalone audit's, failure is known already."""
         with self._lock:
-            return name in self._broken_audits or name in self.failed_models
+            state = self._models.get(name)
+            return name in self._broken_audits or (state is not None and bool(state.failures))
 
     def run_started(self, event: RunStarted, selected: Iterable[str]) -> None:
         """The run begins, or begins again after the environment changed: later calls only widen the selection."""
