@@ -24,6 +24,15 @@ MAX_MANIFEST_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
+class ColumnSource:
+    """A column that another one is computed from."""
+
+    model: str
+    """FQN of a model or an external model."""
+    column: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of a model's table."""
 
@@ -31,6 +40,8 @@ class Column:
     type: str | None
     """As SQL, in the model's dialect. None where SQLMesh cannot tell."""
     description: str | None = None
+    sources: tuple[ColumnSource, ...] = ()
+    """What it is computed from, one step up. Empty for constants, for Python models, and where SQLMesh cannot tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,19 @@ class Model:
     """Relative to the project directory."""
     time_column: str | None = None
     project: str | None = None
+    end: str | None = None
+    metadata_hash: str | None = None
+    """SQLMesh's hash of what does not determine the data: audits, owner, cron, description …"""
+
+    @property
+    def view_name(self) -> str:
+        """SQLMesh's word for `table`, which is the name of the view that readers query."""
+        return self.table
+
+    @property
+    def schema_name(self) -> str:
+        """SQLMesh's word for `schema`."""
+        return self.schema or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +141,25 @@ class StandaloneAudit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeployedModel:
+    """A model's version in an environment, by the hashes that `Model` has of the project's version."""
+
+    data_hash: str
+    metadata_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What an environment held when the manifest was written."""
+
+    environment: str
+    finalized_at: Timestamp | None
+    """None while a plan is being applied."""
+    models: Mapping[str, DeployedModel]
+    """By FQN."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A SQLMesh project as its code location sees it."""
 
@@ -136,6 +179,8 @@ class Manifest:
     """In topological order: a model stands after what it reads."""
     external_models: tuple[ExternalModel, ...]
     standalone_audits: tuple[StandaloneAudit, ...]
+    deployment: Deployment | None = None
+    """Only where the manifest was asked to tell it."""
 
 
 def load_manifest(path: Path) -> Manifest:
