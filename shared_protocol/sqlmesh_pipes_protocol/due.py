@@ -23,7 +23,7 @@ class ModelDue:
     model: str
     """FQN."""
     intervals: tuple[Interval, ...]
-    """What is missing and would be filled, merged where intervals meet. None: not due."""
+    """What is missing and would be filled, merged where intervals meet. Empty: not due."""
     next_due: Timestamp | None
     """When its cron next elapses. None where it never will: a seed, a model past its end."""
 
