@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from sqlmesh_pipes_protocol import PROTOCOL_VERSION, ProtocolError, RunRequest, event_schema, manifest_schema
+from sqlmesh_pipes_protocol import (
+    PROTOCOL_VERSION,
+    ProtocolError,
+    RunRequest,
+    due_schema,
+    event_schema,
+    manifest_schema,
+)
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity
 
@@ -200,11 +207,14 @@ def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None
     click.echo(f"{path}: {len(built.models)} models, {len(built.external_models)} external.", err=True)
 
 
+_SCHEMAS = {"events": event_schema, "manifest": manifest_schema, "due": due_schema}
+
+
 @main.command()
-@click.argument("subject", type=click.Choice(["events", "manifest"]), default="events")
+@click.argument("subject", type=click.Choice(list(_SCHEMAS)), default="events")
 def schema(subject: str) -> None:
-    """Print the JSON Schema of a line of the event stream, or of the manifest."""
-    declared = event_schema() if subject == "events" else manifest_schema()
+    """Print the JSON Schema of a line of the event stream, of the manifest, or of what `due` reports."""
+    declared = _SCHEMAS[subject]()
     sys.stdout.buffer.write(orjson.dumps(declared, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

@@ -2,6 +2,7 @@
 
 from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.codec import Envelope, decode, encode, from_wire
+from sqlmesh_pipes_protocol.due import DueReport, dump_due_report, read_due_report
 from sqlmesh_pipes_protocol.errors import (
     DecodeError,
     EventTooLargeError,
@@ -12,13 +13,14 @@ from sqlmesh_pipes_protocol.errors import (
 from sqlmesh_pipes_protocol.framing import EventStream, LineSplitter, frame, parse_line
 from sqlmesh_pipes_protocol.manifest import Manifest, load_manifest, write_manifest
 from sqlmesh_pipes_protocol.request import RunRequest
-from sqlmesh_pipes_protocol.schema import event_schema, manifest_schema
+from sqlmesh_pipes_protocol.schema import due_schema, event_schema, manifest_schema
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 
 __all__ = [
     "PROTOCOL_VERSION",
     "AuditCall",
     "DecodeError",
+    "DueReport",
     "Envelope",
     "EventStream",
     "EventTooLargeError",
@@ -30,6 +32,8 @@ __all__ = [
     "VersionMismatchError",
     "audit_identities",
     "decode",
+    "due_schema",
+    "dump_due_report",
     "encode",
     "event_schema",
     "frame",
@@ -37,5 +41,6 @@ __all__ = [
     "load_manifest",
     "manifest_schema",
     "parse_line",
+    "read_due_report",
     "write_manifest",
 ]

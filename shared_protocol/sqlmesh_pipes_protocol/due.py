@@ -56,7 +56,7 @@ def read_due_report(text: bytes) -> DueReport:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise DecodeError("$", "a report as JSON", str(error)) from error
+        raise DecodeError("$", "a report as JSON", f"{error}: {text[:40]!r}"[:80]) from None
     if isinstance(value, dict):
-        check_version(value.get("v"), subject="report")
+        check_version(value.get("v"), subject="due report")
     return shapes.read(DueReport, value)

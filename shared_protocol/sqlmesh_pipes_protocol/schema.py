@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlmesh_pipes_protocol import shapes
 from sqlmesh_pipes_protocol.codec import EVENT_TYPES
+from sqlmesh_pipes_protocol.due import DueReport
 from sqlmesh_pipes_protocol.framing import Part
 from sqlmesh_pipes_protocol.manifest import Manifest
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
@@ -42,10 +43,19 @@ def event_schema() -> dict[str, Any]:
 
 def manifest_schema() -> dict[str, Any]:
     """The schema of a manifest."""
+    return _document_schema(Manifest, "A SQLMesh project's manifest")
+
+
+def due_schema() -> dict[str, Any]:
+    """The schema of a report of what is due."""
+    return _document_schema(DueReport, "What is due in a SQLMesh environment")
+
+
+def _document_schema(declaration: type, title: str) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     return {
         "$schema": _DIALECT,
-        "title": f"A SQLMesh project's manifest, protocol {PROTOCOL_VERSION}",
-        **shapes.object_schema(Manifest, definitions),
+        "title": f"{title}, protocol {PROTOCOL_VERSION}",
+        **shapes.object_schema(declaration, definitions),
         "$defs": definitions,
     }

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import types
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import orjson
@@ -19,6 +19,7 @@ import pytest
 from sqlmesh_pipes_protocol import Envelope, EventStream, Manifest, decode, encode, frame, load_manifest
 from sqlmesh_pipes_protocol import events as declarations
 from sqlmesh_pipes_protocol.codec import EVENT_TYPES
+from sqlmesh_pipes_protocol.due import DueReport, ModelDue, dump_due_report, read_due_report
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
     AuditOutcome,
@@ -50,6 +51,9 @@ from sqlmesh_pipes_protocol.events import (
 from sqlmesh_pipes_protocol.manifest import (
     AuditUse,
     Column,
+    ColumnSource,
+    DeployedModel,
+    Deployment,
     ExternalModel,
     Model,
     StandaloneAudit,
@@ -315,7 +319,18 @@ FULL_MODEL = Model(
     tags=("finance", "a tag with spaces"),
     owner="päul@example.com",
     description='One row an order.\n"Quoted" — 😀',
-    columns=(Column(name="id", type="BIGINT", description="The key."), Column(name="x y", type=None)),
+    columns=(
+        Column(
+            name="id",
+            type="BIGINT",
+            description="The key.",
+            sources=(
+                ColumnSource(model='"lake"."raw"."orders"', column="id"),
+                ColumnSource(model='"scratch"', column="x y"),
+            ),
+        ),
+        Column(name="x y", type=None),
+    ),
     depends_on=('"scratch"', '"lake"."raw"."orders"'),
     audits=(
         AuditUse(
@@ -345,6 +360,8 @@ FULL_MODEL = Model(
     path="models/orders.sql",
     time_column="ds",
     project="shop",
+    end="2026-12-31",
+    metadata_hash="987654321",
 )
 MANIFEST = Manifest(
     v="1.0",
@@ -404,6 +421,14 @@ MANIFEST = Manifest(
             tags=(),
         ),
     ),
+    deployment=Deployment(
+        environment="prod",
+        finalized_at=Timestamp("2026-01-06T22:15:00.5Z"),
+        models={
+            ORDERS: DeployedModel(data_hash="1234567890", metadata_hash="987654321"),
+            REVENUE: DeployedModel(data_hash="0", metadata_hash="1"),
+        },
+    ),
 )
 BARE_MANIFEST = dataclasses.replace(
     MANIFEST,
@@ -412,8 +437,26 @@ BARE_MANIFEST = dataclasses.replace(
     models=(),
     external_models=(),
     standalone_audits=(),
+    deployment=None,
 )
-MANIFESTS = {"manifest-1.json": MANIFEST, "manifest-1-empty.json": BARE_MANIFEST}
+PLANNED_MANIFEST = dataclasses.replace(
+    BARE_MANIFEST, deployment=Deployment(environment="dev__ü", finalized_at=None, models={})
+)
+MANIFESTS = {
+    "manifest-1.json": MANIFEST,
+    "manifest-1-empty.json": BARE_MANIFEST,
+    "manifest-1-being-planned.json": PLANNED_MANIFEST,
+}
+
+DUE = DueReport(
+    v="1.0",
+    environment="prod",
+    execution_time=Timestamp("2026-01-07T06:30:00.000001Z"),
+    models=(
+        ModelDue(model=ORDERS, intervals=(MONDAY, TUESDAY), next_due=Timestamp("2026-01-08T00:00:00Z")),
+        ModelDue(model=REVENUE, intervals=(), next_due=None),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -477,10 +520,10 @@ def test_every_event_that_is_declared_is_in_the_union_and_has_a_golden_line(
 def test_every_optional_field_is_golden_with_a_value_and_without_and_every_literal_in_each_of_its_values() -> (
     None
 ):
-    documents = [*(envelope.event for envelope in EXPECTED.values()), *MANIFESTS.values()]
+    documents = [*(envelope.event for envelope in EXPECTED.values()), *MANIFESTS.values(), DUE]
     wanted: set[tuple[str, str, object]] = set()
     seen: set[tuple[str, str, object]] = set()
-    for declaration in _declarations(*get_args(Event), Manifest):
+    for declaration in _declarations(*get_args(Event), Manifest, DueReport):
         hints = get_type_hints(declaration)
         for field in dataclasses.fields(declaration):
             for example in _examples(hints[field.name]):
@@ -523,6 +566,8 @@ def _instances(value: Any) -> list[Any]:
         return [value, *(found for item in fields for found in _instances(item))]
     if isinstance(value, (list, tuple)):
         return [found for item in value for found in _instances(item)]
+    if isinstance(value, Mapping):
+        return _instances(list(value.values()))
     return []
 
 
@@ -537,3 +582,10 @@ def test_a_golden_manifest_is_read_as_the_project_and_written_back_byte_for_byte
 
     assert load_manifest(path) == expected
     assert dump_manifest(expected) == content
+
+
+def test_the_golden_due_report_is_read_and_written_back_byte_for_byte(golden: Any) -> None:
+    content = golden("due-1.json", lambda: dump_due_report(DUE))
+
+    assert read_due_report(content) == DUE
+    assert dump_due_report(DUE) == content

@@ -194,6 +194,23 @@ def test_any_minor_of_our_major_is_read_and_its_unknown_keys_ignored(version: st
     assert load_manifest(path) == _with_version(load_manifest(GOLDEN), version)
 
 
+def test_a_manifest_of_an_earlier_minor_is_read_with_what_it_lacks_left_empty(tmp_path: Path) -> None:
+    value = orjson.loads(GOLDEN.read_bytes())
+    del value["deployment"]
+    for model in value["models"]:
+        del model["end"], model["metadata_hash"]
+        for column in model["columns"]:
+            del column["sources"]
+    path = tmp_path / "sqlmesh_manifest.json"
+    path.write_bytes(orjson.dumps(value))
+
+    manifest = load_manifest(path)
+
+    assert manifest.deployment is None
+    assert {(model.end, model.metadata_hash) for model in manifest.models} == {(None, None)}
+    assert {column.sources for model in manifest.models for column in model.columns} == {()}
+
+
 def test_a_manifest_takes_the_place_of_the_old_one_and_others_may_read_it(
     valid: Manifest, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import sqlmesh_pipes_protocol as protocol
 NAMES = [
     "AuditCall",
     "DecodeError",
+    "DueReport",
     "Envelope",
     "EventStream",
     "EventTooLargeError",
@@ -22,6 +23,8 @@ NAMES = [
     "VersionMismatchError",
     "audit_identities",
     "decode",
+    "due_schema",
+    "dump_due_report",
     "encode",
     "event_schema",
     "frame",
@@ -29,6 +32,7 @@ NAMES = [
     "load_manifest",
     "manifest_schema",
     "parse_line",
+    "read_due_report",
     "write_manifest",
 ]
 

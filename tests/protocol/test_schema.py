@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from sqlmesh_pipes_protocol import (
+    DueReport,
     Envelope,
     EventStream,
     Manifest,
+    due_schema,
+    dump_due_report,
     encode,
     event_schema,
     frame,
@@ -27,9 +30,11 @@ from sqlmesh_pipes_protocol.manifest import dump_manifest
 
 EVENTS = Draft202012Validator(event_schema())
 MANIFEST = Draft202012Validator(manifest_schema())
+DUE = Draft202012Validator(due_schema())
+GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("schema", [event_schema, manifest_schema])
+@pytest.mark.parametrize("schema", [event_schema, manifest_schema, due_schema])
 def test_it_is_a_schema_of_draft_2020_12(schema: Callable[[], dict[str, Any]]) -> None:
     document = schema()
 
@@ -39,7 +44,7 @@ def test_it_is_a_schema_of_draft_2020_12(schema: Callable[[], dict[str, Any]]) -
     assert orjson.loads(orjson.dumps(document)) == document
 
 
-@pytest.mark.parametrize("schema", [event_schema, manifest_schema])
+@pytest.mark.parametrize("schema", [event_schema, manifest_schema, due_schema])
 def test_every_reference_has_its_definition_and_every_definition_is_referred_to(
     schema: Callable[[], dict[str, Any]],
 ) -> None:
@@ -65,9 +70,19 @@ def test_every_golden_line_is_valid(golden_lines: list[bytes]) -> None:
         EVENTS.validate(orjson.loads(line))
 
 
-@pytest.mark.parametrize("name", ["manifest-1.json", "manifest-1-empty.json"])
-def test_every_golden_manifest_is_valid(name: str) -> None:
-    MANIFEST.validate(orjson.loads((Path(__file__).parent / "golden" / name).read_bytes()))
+def test_every_golden_manifest_is_valid() -> None:
+    found = sorted(GOLDEN.glob("manifest-*.json"))
+
+    assert len(found) == 3
+    for path in found:
+        MANIFEST.validate(orjson.loads(path.read_bytes()))
+
+
+def test_the_golden_due_report_is_valid() -> None:
+    report = orjson.loads((GOLDEN / "due-1.json").read_bytes())
+
+    DUE.validate(report)
+    assert not DUE.is_valid({**report, "models": [{"model": "a", "intervals": []}]})
 
 
 @settings(deadline=None, max_examples=100)
@@ -82,6 +97,12 @@ def test_any_event_is_valid_as_it_is_written(any_event: Any, any_time: Any, data
 @given(data=st.data())
 def test_any_manifest_is_valid_as_it_is_written(any_of: Any, data: Any) -> None:
     MANIFEST.validate(orjson.loads(dump_manifest(data.draw(any_of(Manifest)))))
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_any_due_report_is_valid_as_it_is_written(any_of: Any, data: Any) -> None:
+    DUE.validate(orjson.loads(dump_due_report(data.draw(any_of(DueReport)))))
 
 
 def test_every_part_of_an_event_is_valid() -> None:

@@ -324,7 +324,7 @@ def test_without_events_nothing_goes_to_standard_output_but_what_models_print(wa
     assert done.stdout == "a model prints\n"
 
 
-@pytest.mark.parametrize("subject", ["events", "manifest"])
+@pytest.mark.parametrize("subject", ["events", "manifest", "due"])
 def test_the_schema_is_a_valid_json_schema(subject):
     result = CliRunner().invoke(main, ["schema", subject])
 
