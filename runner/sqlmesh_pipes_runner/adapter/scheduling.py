@@ -1,31 +1,17 @@
-"""The one place that touches SQLMesh's internals: loading, scheduling, and what its objects mean in the protocol.
-
-Read against SQLMesh 0.236.4. The seams, and why each is there:
-
-- `Context.create_scheduler` (public) hands out a scheduler of ours, which learns what is deployed and selected, and asks
-  before each batch whether the run is to stop.
-- `Scheduler.evaluate` (public) is where a batch's exception passes first; the console learns of it only at the end.
-- `SnapshotEvaluator._audit` (private) is where SQLMesh returns each `AuditResult`; the console gets counts only, and the
-  public `audit` returns nothing at all when one of several audits cannot be evaluated.
-"""
+"""A run: SQLMesh's context and scheduler, which say what they do."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import re
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlglot import exp
-from sqlmesh.core.audit import StandaloneAudit
-from sqlmesh.core.console import Console, get_console, set_console
 from sqlmesh.core.constants import PROD
 from sqlmesh.core.context import Context
 from sqlmesh.core.dialect import normalize_model_name
@@ -35,85 +21,19 @@ from sqlmesh.core.snapshot import DeployabilityIndex, Snapshot, SnapshotEvaluato
 from sqlmesh.core.state_sync import StateSync
 from sqlmesh.utils import CompletionStatus
 from sqlmesh.utils.date import now, to_datetime, to_timestamp, validate_date_range
-from sqlmesh.utils.errors import NodeAuditsErrors, PythonModelEvalError
 
-from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.codec import timestamp
-from sqlmesh_pipes_protocol.events import AuditEvaluated, RunStarted, Storage, Timestamp, Versions
+from sqlmesh_pipes_protocol.events import RunStarted, Storage, Timestamp, Versions
+from sqlmesh_pipes_runner.adapter.audits import failed_audits, tap_audits
+from sqlmesh_pipes_runner.adapter.loading import exits_are_errors
 from sqlmesh_pipes_runner.cancel import Cancellation
-from sqlmesh_pipes_runner.errors import RunInterruptedError, UsageError
-from sqlmesh_pipes_runner.failures import causes, error_info
+from sqlmesh_pipes_runner.errors import UsageError
+from sqlmesh_pipes_runner.failures import error_info
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.recorder import RunRecorder, Skip, interval
-from sqlmesh_pipes_runner.secrets import secrets_in
+from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 
 _PLAIN_NAME = re.compile(r'[\w.$"`\-]+')
 """A model's name, as opposed to a selection expression with operators or wildcards."""
-
-
-@contextmanager
-def console_replaced(console: Console) -> Iterator[None]:
-    """SQLMesh talks to this console; the one before it is put back whatever happens."""
-    before = get_console()
-    set_console(console)
-    try:
-        yield
-    finally:
-        set_console(before)
-
-
-@contextmanager
-def _exits_are_errors() -> Iterator[None]:
-    """sys.exit in a user's code is an error of that code: let through, it would end the run, with a status of its own."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        raise PythonModelEvalError(f"{type(error).__name__} was raised: {error}") from error
-
-
-def load_configs(options: RunOptions) -> dict[Path, Any]:
-    """The projects' configurations, with the gateway checked.
-
-    Raises:
-        UsageError: SQLMesh refuses a configuration, or there is no such gateway.
-    """
-    from sqlmesh.core.config import load_configs as sqlmesh_load_configs
-
-    try:
-        with _exits_are_errors():
-            configs: dict[Path, Any] = sqlmesh_load_configs(
-                options.config, Context.CONFIG_TYPE, options.projects
-            )
-    except RunInterruptedError:
-        raise
-    except Exception as error:  # a parser's, pydantic's, or that of the user's own config.py
-        raise UsageError(
-            f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}"
-        ) from error
-    config = configs[options.projects[0].absolute()]
-    gateways = sorted(filter(None, config.gateways)) if isinstance(config.gateways, dict) else []
-    if options.gateway is not None and options.gateway.lower() not in gateways:
-        known = ", ".join(repr(name) for name in gateways) or "none by name"
-        raise UsageError(
-            f"There is no gateway {options.gateway!r} in the project {options.projects[0]}; it has {known}."
-        )
-    return configs
-
-
-def secrets_of(configs: Mapping[Path, Any]) -> set[str]:
-    """Values of the secret fields in all connections of the configurations."""
-    secrets: set[str] = set()
-    for config in configs.values():
-        connections = [config.default_connection, config.get_default_test_connection()]
-        gateways = config.gateways.values() if isinstance(config.gateways, dict) else [config.gateways]
-        for gateway in gateways:
-            connections += (gateway.connection, gateway.state_connection, gateway.test_connection)
-        for connection in connections:
-            if connection is not None:
-                secrets |= secrets_in(connection.model_dump(mode="python"))
-    return secrets
 
 
 class ReportingContext(Context):
@@ -262,7 +182,7 @@ class ReportingScheduler(Scheduler):
 
     def evaluate(self, snapshot: Snapshot, start: Any, end: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            with _exits_are_errors():
+            with exits_are_errors():
                 return super().evaluate(snapshot, start, end, *args, **kwargs)
         except Exception as error:  # reported, and raised again
             self._report_failure(
@@ -288,7 +208,7 @@ class ReportingScheduler(Scheduler):
     def _check_ready_intervals(self, snapshot: Snapshot, *args: Any, **kwargs: Any) -> Any:
         # Private, and the only place that knows whose signal raised: SQLMesh breaks off the whole run for it.
         try:
-            with _exits_are_errors():
+            with exits_are_errors():
                 return super()._check_ready_intervals(snapshot, *args, **kwargs)
         except Exception as error:  # reported, and raised again
             info = error_info(error)
@@ -452,114 +372,3 @@ def _check_times(options: RunOptions) -> None:
         validate_date_range(options.start, options.end)
     except ValueError as error:
         raise UsageError(f"--start and --end do not fit: {error}") from None
-
-
-def audit_calls(node: Any) -> list[tuple[Any, AuditCall, bool]]:
-    """A model's audits in SQLMesh's order: the audit, the use of it, and whether a failure blocks.
-
-    Args:
-        node: a SQLMesh model.
-    """
-    calls = []
-    for audit, arguments in node.audits_with_args:
-        blocking = arguments.get("blocking")
-        effective = audit.blocking if blocking is None else blocking == exp.true()
-        calls.append((audit, audit_call(audit, arguments, node.dialect), effective))
-    return calls
-
-
-def audit_call(audit: Any, arguments: Mapping[str, Any], dialect: str | None) -> AuditCall:
-    """One use of an audit, its arguments as SQL."""
-    return AuditCall(
-        name=audit.name,
-        arguments={
-            key: value.sql(dialect=dialect) if isinstance(value, exp.Expr) else str(value)
-            for key, value in arguments.items()
-            if key != "blocking"  # a setting of the use, not an argument of the audit
-        },
-    )
-
-
-def failed_audits(error: BaseException, snapshot: Snapshot) -> tuple[str, ...]:
-    """Identities of the blocking audits that a batch's exception tells of."""
-    if not snapshot.is_model:
-        return ()
-    for link in causes(error):
-        if isinstance(link, NodeAuditsErrors):
-            identify = AuditIdentities(snapshot.model)
-            failed = [
-                audit_call(_Named(e.audit_name), e.audit_args, snapshot.model.dialect) for e in link.errors
-            ]
-            return tuple(dict.fromkeys(identify.all_of(call)[0] for call in failed))
-    return ()
-
-
-@dataclass(frozen=True)
-class _Named:
-    name: str
-
-
-class AuditIdentities:
-    """Identities of one model's audits. Not thread-safe."""
-
-    def __init__(self, node: Any) -> None:
-        calls = [call for _, call, _ in audit_calls(node)]
-        self._identities: dict[tuple[str, frozenset[tuple[str, str]]], list[str]] = {}
-        for call, identity in zip(calls, audit_identities(calls), strict=True):
-            self._identities.setdefault(self._key(call), []).append(identity)
-
-    def all_of(self, call: AuditCall) -> list[str]:
-        """The identities that uses with this name and these arguments have; several only for exact repetitions."""
-        return self._identities.get(self._key(call)) or [call.name]
-
-    @staticmethod
-    def _key(call: AuditCall) -> tuple[str, frozenset[tuple[str, str]]]:
-        return call.name, frozenset(call.arguments.items())
-
-
-def tap_audits(evaluator: SnapshotEvaluator, recorder: RunRecorder) -> None:
-    """Report each audit result of this evaluator, the moment SQLMesh has it."""
-    evaluate_audit = type(evaluator)._audit.__get__(evaluator)  # the class's own: tapping twice reports once
-    local = threading.local()
-
-    def reporting_audit(*, audit: Any, audit_args: dict[Any, Any], snapshot: Snapshot, **kwargs: Any) -> Any:
-        node = snapshot.node
-        call = audit_call(audit, audit_args, getattr(node, "dialect", None))
-        result = evaluate_audit(audit=audit, audit_args=audit_args, snapshot=snapshot, **kwargs)
-        span = _span(kwargs.get("start"), kwargs.get("end"))
-        if isinstance(node, StandaloneAudit):
-            identity, targets = call.name, tuple(sorted(node.depends_on))
-        else:
-            # An exact repetition of an audit on one interval is the next of its identities.
-            batch = (snapshot.name, span)
-            if getattr(local, "batch", None) != batch:
-                local.batch, local.seen = batch, Counter()
-                local.identities = AuditIdentities(node)
-            candidates = local.identities.all_of(call)
-            identity, targets = candidates[local.seen[candidates[0]] % len(candidates)], ()
-            local.seen[candidates[0]] += 1
-        dialect = evaluator.get_adapter(snapshot.model_gateway).dialect
-        recorder.audit_evaluated(
-            AuditEvaluated(
-                model=snapshot.name,
-                audit=identity,
-                name=call.name,
-                arguments=call.arguments,
-                blocking=result.blocking,
-                skipped=result.skipped,
-                passed=not result.skipped and not result.count,
-                failing_rows=None if result.skipped else result.count,
-                query=result.query.sql(dialect=dialect, pretty=True) if result.query else None,
-                dialect=dialect or None,
-                interval=interval(span) if span else None,
-                standalone=isinstance(node, StandaloneAudit),
-                targets=targets,
-            )
-        )
-        return result
-
-    evaluator._audit = reporting_audit  # type: ignore[method-assign, assignment]  # on this instance alone
-
-
-def _span(start: Any, end: Any) -> tuple[int, int] | None:
-    return (to_timestamp(start), to_timestamp(end)) if start is not None and end is not None else None

@@ -1,0 +1,23 @@
+"""The one package that touches SQLMesh's internals: loading, scheduling, and what its objects mean in the protocol.
+
+Read against SQLMesh 0.236.4. The seams, and why each is there:
+
+- `Context.create_scheduler` (public) hands out a scheduler of ours, which learns what is deployed and selected, and asks
+  before each batch whether the run is to stop.
+- `Scheduler.evaluate` (public) is where a batch's exception passes first; the console learns of it only at the end.
+- `SnapshotEvaluator._audit` (private) is where SQLMesh returns each `AuditResult`; the console gets counts only, and the
+  public `audit` returns nothing at all when one of several audits cannot be evaluated.
+"""
+
+from sqlmesh_pipes_runner.adapter.audits import audit_calls
+from sqlmesh_pipes_runner.adapter.loading import console_replaced, load_configs, secrets_of
+from sqlmesh_pipes_runner.adapter.scheduling import ReportingContext, ReportingScheduler
+
+__all__ = [
+    "ReportingContext",
+    "ReportingScheduler",
+    "audit_calls",
+    "console_replaced",
+    "load_configs",
+    "secrets_of",
+]

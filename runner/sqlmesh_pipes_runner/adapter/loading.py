@@ -1,0 +1,80 @@
+"""Before there is a context: the console, the configurations, and what in them is secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlmesh.core.config import load_configs as sqlmesh_load_configs
+from sqlmesh.core.console import Console, get_console, set_console
+from sqlmesh.core.context import Context
+from sqlmesh.utils.errors import PythonModelEvalError
+
+from sqlmesh_pipes_runner.errors import RunInterruptedError, UsageError
+from sqlmesh_pipes_runner.options import RunOptions
+from sqlmesh_pipes_runner.secrets import secrets_in
+
+
+@contextmanager
+def console_replaced(console: Console) -> Iterator[None]:
+    """SQLMesh talks to this console; the one before it is put back whatever happens."""
+    before = get_console()
+    set_console(console)
+    try:
+        yield
+    finally:
+        set_console(before)
+
+
+@contextmanager
+def exits_are_errors() -> Iterator[None]:
+    """sys.exit in a user's code is an error of that code: let through, it would end the run, with a status of its own."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        raise PythonModelEvalError(f"{type(error).__name__} was raised: {error}") from error
+
+
+def load_configs(options: RunOptions) -> dict[Path, Any]:
+    """The projects' configurations, with the gateway checked.
+
+    Raises:
+        UsageError: SQLMesh refuses a configuration, or there is no such gateway.
+    """
+    try:
+        with exits_are_errors():
+            configs: dict[Path, Any] = sqlmesh_load_configs(
+                options.config, Context.CONFIG_TYPE, options.projects
+            )
+    except RunInterruptedError:
+        raise
+    except Exception as error:  # a parser's, pydantic's, or that of the user's own config.py
+        raise UsageError(
+            f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}"
+        ) from error
+    config = configs[options.projects[0].absolute()]
+    gateways = sorted(filter(None, config.gateways)) if isinstance(config.gateways, dict) else []
+    if options.gateway is not None and options.gateway.lower() not in gateways:
+        known = ", ".join(repr(name) for name in gateways) or "none by name"
+        raise UsageError(
+            f"There is no gateway {options.gateway!r} in the project {options.projects[0]}; it has {known}."
+        )
+    return configs
+
+
+def secrets_of(configs: Mapping[Path, Any]) -> set[str]:
+    """Values of the secret fields in all connections of the configurations."""
+    secrets: set[str] = set()
+    for config in configs.values():
+        connections = [config.default_connection, config.get_default_test_connection()]
+        gateways = config.gateways.values() if isinstance(config.gateways, dict) else [config.gateways]
+        for gateway in gateways:
+            connections += (gateway.connection, gateway.state_connection, gateway.test_connection)
+        for connection in connections:
+            if connection is not None:
+                secrets |= secrets_in(connection.model_dump(mode="python"))
+    return secrets
