@@ -179,7 +179,16 @@ def run(
     metavar="PATH|-",
     help="Where to write it. Default: sqlmesh_manifest.json in the project's directory.",
 )
-def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None, output: str | None) -> None:
+@click.option(
+    "--no-column-lineage", is_flag=True, help="Do not tell what each column is computed from: some faster."
+)
+def manifest(
+    projects: tuple[Path, ...],
+    gateway: str | None,
+    config: str | None,
+    output: str | None,
+    no_column_lineage: bool,
+) -> None:
     """Write what Dagster needs to know of the project: models, audits, dependencies, columns."""
     from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
     from sqlmesh_pipes_runner.failures import exit_code_of
@@ -192,7 +201,11 @@ def manifest(projects: tuple[Path, ...], gateway: str | None, config: str | None
             check_project(project)
         from sqlmesh_pipes_runner.manifest import build_manifest
 
-        built = build_manifest(RunOptions(projects=projects, gateway=gateway, config=config))
+        built = build_manifest(
+            RunOptions(projects=projects, gateway=gateway, config=config),
+            warn=lambda warning: click.echo(f"Warning: {warning}", err=True),
+            column_lineage=not no_column_lineage,
+        )
         if output == "-":
             sys.stdout.buffer.write(dump_manifest(built))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,33 @@ from sqlmesh_pipes_protocol.digest import project_digest
 from sqlmesh_pipes_protocol.manifest import (
     AuditUse,
     Column,
+    ColumnSource,
     ExternalModel,
     Manifest,
     Model,
     StandaloneAudit,
 )
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
-from sqlmesh_pipes_runner.adapter import audit_calls, console_replaced, load_configs
+from sqlmesh_pipes_runner.adapter import (
+    ColumnSources,
+    audit_calls,
+    column_sources,
+    console_replaced,
+    load_configs,
+)
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.run import versions
 
+Warn = Callable[[str], object]
 
-def build_manifest(options: RunOptions) -> Manifest:
+
+def build_manifest(options: RunOptions, *, warn: Warn, column_lineage: bool = True) -> Manifest:
     """Load the projects and describe them.
+
+    Args:
+        options: the projects, their gateway and configuration.
+        warn: takes, in a sentence, what the manifest could not be told.
+        column_lineage: tell what each column is computed from.
 
     Raises:
         UsageError: a project or its gateway does not exist.
@@ -41,16 +55,24 @@ def build_manifest(options: RunOptions) -> Manifest:
             paths=[str(path) for path in options.projects], config=configs, gateway=options.gateway
         )
         try:
-            return describe(context, options.projects)
+            return describe(context, options.projects, warn=warn, column_lineage=column_lineage)
         finally:
             context.close()
 
 
-def describe(context: Context, projects: Sequence[Path]) -> Manifest:
-    """The manifest of a loaded context."""
+def describe(
+    context: Context, projects: Sequence[Path], *, warn: Warn, column_lineage: bool = True
+) -> Manifest:
+    """The manifest of a loaded context; the arguments are those of `build_manifest`."""
     models = context.models
     ordered = [models[fqn] for fqn in context.dag.sorted if fqn in models]
-    described = [_model(model, projects) for model in ordered if not model.kind.is_external]
+    own = [model for model in ordered if not model.kind.is_external]
+    lineage: dict[str, ColumnSources] = {}
+    if column_lineage:
+        lineage = column_sources(
+            own, lambda fqn, reason: warn(f"The columns of {fqn} have no lineage: {reason}")
+        )
+    described = [_model(model, projects, lineage.get(model.fqn, {})) for model in own]
     declared = {model.fqn: model for model in ordered if model.kind.is_external}
     read = sorted({fqn for model in described for fqn in model.depends_on if fqn not in models})
     return Manifest(
@@ -71,7 +93,7 @@ def describe(context: Context, projects: Sequence[Path]) -> Manifest:
     )
 
 
-def _model(model: Any, projects: Sequence[Path]) -> Model:
+def _model(model: Any, projects: Sequence[Path], sources: ColumnSources) -> Model:
     table = exp.to_table(model.fqn)
     calls = audit_calls(model)
     identities = audit_identities([call for _, call, _ in calls])
@@ -92,7 +114,7 @@ def _model(model: Any, projects: Sequence[Path]) -> Model:
         tags=tuple(model.tags),
         owner=model.owner,
         description=model.description,
-        columns=_columns(model),
+        columns=_columns(model, sources),
         depends_on=tuple(sorted(model.depends_on)),
         audits=tuple(
             AuditUse(
@@ -114,6 +136,8 @@ def _model(model: Any, projects: Sequence[Path]) -> Model:
         path=_relative(getattr(model, "_path", None), projects),
         time_column=time_column.column.sql(dialect=model.dialect) if time_column else None,
         project=model.project or None,
+        end=str(model.end) if model.end is not None else None,
+        metadata_hash=model.metadata_hash,
     )
 
 
@@ -126,7 +150,7 @@ def _external_model(fqn: str, model: Any | None) -> ExternalModel:
         schema=table.db or None,
         table=table.name,
         description=model.description if model is not None else None,
-        columns=_columns(model) if model is not None else (),
+        columns=_columns(model, {}) if model is not None else (),
         declared=model is not None,
     )
 
@@ -146,13 +170,14 @@ def _standalone_audit(audit: Any) -> StandaloneAudit:
     )
 
 
-def _columns(model: Any) -> tuple[Column, ...]:
+def _columns(model: Any, sources: ColumnSources) -> tuple[Column, ...]:
     descriptions = model.column_descriptions or {}
     return tuple(
         Column(
             name=name,
             type=None if type_.is_type(exp.DataType.Type.UNKNOWN) else type_.sql(dialect=model.dialect),
             description=descriptions.get(name),
+            sources=tuple(ColumnSource(model=fqn, column=column) for fqn, column in sources.get(name, ())),
         )
         for name, type_ in (model.columns_to_types or {}).items()
     )

@@ -357,6 +357,31 @@ def test_the_manifest_goes_into_the_project_unless_told_otherwise(warehouse, tmp
     assert len(load_manifest(tmp_path / "m.json").models) == 6
 
 
+def test_lineage_that_is_not_known_is_a_warning_on_standard_error_unless_it_is_not_asked_for(warehouse):
+    warehouse.write(
+        {
+            "models/late.sql": """
+            MODEL (name s.late, kind FULL, columns (id int), depends_on (staging.orders));
+            JINJA_QUERY_BEGIN; {% if execution_dt is none %} {% endif %} JINJA_END;
+            """
+        }
+    )
+    asked = warehouse.invoke("manifest", "--output", "-")
+    unasked = warehouse.invoke("manifest", "--output", "-", "--no-column-lineage")
+
+    assert (asked.exit_code, unasked.exit_code) == (0, 0)
+    assert asked.stderr == (
+        'Warning: The columns of "db"."s"."late" have no lineage: its query is only known when it runs\n'
+    )
+    assert unasked.stderr == ""
+    with_sources, without = (
+        {model["name"] for model in json.loads(result.stdout)["models"] if model["columns"][0]["sources"]}
+        for result in (asked, unasked)
+    )
+    assert with_sources == {"staging.bright", "staging.orders", "marts.paid"}
+    assert without == set()
+
+
 def test_a_manifest_that_cannot_be_made_is_said_in_one_sentence(warehouse):
     warehouse.write({"models/torn.sql": "MODEL (name s.torn, kind FULL); SELEC FROM ("})
     result = warehouse.invoke("manifest")

@@ -6,17 +6,21 @@ import pytest
 from sqlmesh.core.console import NoopConsole
 
 from sqlmesh_pipes_protocol.digest import project_digest
-from sqlmesh_pipes_protocol.manifest import AuditUse, Column, dump_manifest
+from sqlmesh_pipes_protocol.manifest import AuditUse, Column, ColumnSource, dump_manifest
 from sqlmesh_pipes_runner.adapter import console_replaced
 from sqlmesh_pipes_runner.manifest import build_manifest, describe
 from sqlmesh_pipes_runner.options import RunOptions
 
 
-def described(warehouse):
+def no_warning(warning):
+    raise AssertionError(warning)
+
+
+def described(warehouse, *, warn=no_warning, **options):
     with console_replaced(NoopConsole()):
         context = warehouse.context()
         try:
-            return describe(context, [warehouse.path])
+            return describe(context, [warehouse.path], warn=warn, **options)
         finally:
             context.close()
 
@@ -64,10 +68,10 @@ def test_a_model_has_what_people_wrote_about_it(models):
     assert orders.fqn == '"db"."staging"."orders"'
     assert (orders.description, orders.owner) == ("Orders with their colour.", "shop")
     assert sorted(orders.tags) == ["core", "daily"]
-    assert orders.columns == (
-        Column(name="id", type="INT", description="The order."),
-        Column(name="colour", type="TEXT"),
-    )
+    assert [(column.name, column.type, column.description) for column in orders.columns] == [
+        ("id", "INT", "The order."),
+        ("colour", "TEXT", None),
+    ]
     assert (orders.cron, orders.interval_unit, orders.cron_tz) == ("@daily", "day", None)
     assert len(orders.grain) == 1
     assert "id" in orders.grain[0]
@@ -79,6 +83,166 @@ def test_a_model_has_what_people_wrote_about_it(models):
 def test_an_incremental_model_names_its_time_column(models):
     assert '"day"' in (models["marts.days"].time_column or "")
     assert models["staging.orders"].time_column is None
+
+
+def test_an_end_is_told_where_there_is_one(models):
+    assert (models["marts.days"].start, models["marts.days"].end) == ("2026-01-01", "2026-01-03")
+    assert models["staging.orders"].end is None
+
+
+def sources_of(manifest):
+    """By model's name and column, what it is computed from, names without quotes."""
+    return {
+        (model.name, column.name): [
+            f"{source.model}.{source.column}".replace('"', "") for source in column.sources
+        ]
+        for model in manifest.models
+        for column in model.columns
+    }
+
+
+def test_columns_name_what_they_are_computed_from_through_embedded_models(manifest, models):
+    assert models["staging.bright"].columns[0].sources == (
+        ColumnSource(model='"db"."raw"."colours"', column="id"),
+    )
+    assert sources_of(manifest) == {
+        ("raw.colours", "id"): [],
+        ("raw.colours", "colour"): [],
+        ("staging.bright", "id"): ["db.raw.colours.id"],
+        ("staging.bright", "colour"): ["db.raw.colours.colour"],
+        ("staging.orders", "id"): ["db.raw.colours.id"],  # staging.bright is part of the query
+        ("staging.orders", "colour"): ["db.raw.colours.colour"],
+        ("marts.days", "day"): [],
+        ("marts.days", "orders"): [],
+        ("marts.doubled", "id"): [],
+        ("marts.paid", "id"): ["db.landing.payments.id"],  # and not of the table in its filter
+    }
+
+
+LINEAGE = {
+    "external_models.yaml": """\
+        - name: db.landing.payments
+          columns: {id: int, amount: int, order_id: int}
+        """,
+    "models/base.sql": """
+        MODEL (name s.base, kind FULL);
+        SELECT id, amount AS a, amount * 2 AS b, order_id FROM db.landing.payments
+    """,
+    "models/part.sql": "MODEL (name s.part, kind EMBEDDED); SELECT a + b AS ab, id, 1 AS one FROM s.base",
+    "models/whole.sql": """
+        MODEL (name s.whole, kind EMBEDDED);
+        SELECT part.ab, part.one, p.amount FROM s.part JOIN db.landing.payments AS p ON part.id = p.id
+    """,
+    "models/top.sql": """
+        MODEL (name s.top, kind FULL);
+        SELECT ab + amount AS mixed, one, (SELECT MAX(b) FROM s.base) AS largest, COUNT(*) OVER () AS n
+        FROM s.whole
+    """,
+    "models/both.sql": """
+        MODEL (name s.both, kind FULL);
+        WITH x AS (SELECT * FROM s.base), y AS (SELECT id, SUM(amount) AS v FROM db.landing.payments GROUP BY id)
+        SELECT x.id, CASE WHEN x.a > 1 THEN y.v END AS v FROM x JOIN y ON x.id = y.id
+        UNION ALL SELECT order_id, 0 FROM db.landing.payments
+    """,
+    "models/running.sql": """
+        MODEL (name s.running, kind INCREMENTAL_BY_TIME_RANGE (time_column d), columns (d date, total int));
+        SELECT CAST(@start_ds AS DATE) AS d, before.total + base.a AS total
+        FROM s.base LEFT JOIN s.running AS before ON TRUE
+    """,
+    "models/history.sql": """
+        MODEL (name s.history, kind SCD_TYPE_2_BY_COLUMN (unique_key id, columns [a]));
+        SELECT id, a FROM s.base
+    """,
+    "models/undeclared.sql": """
+        MODEL (name s.undeclared, kind FULL);
+        SELECT u.ID, u."W x", p.amount FROM db.Landing.Unknown AS u JOIN db.landing.payments AS p ON u.id = p.id
+    """,
+    "models/everything.sql": "MODEL (name s.everything, kind FULL); SELECT * FROM db.landing.unknown",
+    "models/templated.sql": """
+        MODEL (name s.templated, kind FULL);
+        JINJA_QUERY_BEGIN; SELECT {{ 'id' }}, b AS jj FROM s.base; JINJA_END;
+    """,
+    "models/elsewhere.sql": """
+        MODEL (name s.elsewhere, kind FULL, dialect snowflake);
+        SELECT "id" AS "k k" FROM "db"."s"."base"
+    """,
+}
+
+
+def test_lineage_follows_every_kind_of_query(make_warehouse):
+    manifest = described(make_warehouse(LINEAGE, plan=False))
+
+    assert sources_of(manifest) == {
+        ("s.base", "id"): ["db.landing.payments.id"],
+        ("s.base", "a"): ["db.landing.payments.amount"],
+        ("s.base", "b"): ["db.landing.payments.amount"],
+        ("s.base", "order_id"): ["db.landing.payments.order_id"],
+        ("s.part", "ab"): ["db.s.base.a", "db.s.base.b"],
+        ("s.part", "id"): ["db.s.base.id"],
+        ("s.part", "one"): [],
+        ("s.whole", "ab"): ["db.s.base.a", "db.s.base.b"],
+        ("s.whole", "one"): [],
+        ("s.whole", "amount"): ["db.landing.payments.amount"],
+        ("s.top", "mixed"): ["db.landing.payments.amount", "db.s.base.a", "db.s.base.b"],
+        ("s.top", "one"): [],
+        ("s.top", "largest"): ["db.s.base.b"],
+        ("s.top", "n"): [],
+        ("s.both", "id"): ["db.landing.payments.order_id", "db.s.base.id"],
+        ("s.both", "v"): ["db.landing.payments.amount", "db.s.base.a"],
+        ("s.running", "d"): [],
+        ("s.running", "total"): ["db.s.base.a"],  # and not of itself
+        ("s.history", "id"): ["db.s.base.id"],
+        ("s.history", "a"): ["db.s.base.a"],
+        ("s.history", "valid_from"): [],
+        ("s.history", "valid_to"): [],
+        ("s.undeclared", "id"): ["db.landing.unknown.id"],
+        ("s.undeclared", "w x"): ["db.landing.unknown.w x"],
+        ("s.undeclared", "amount"): ["db.landing.payments.amount"],
+        ("s.templated", "id"): ["db.s.base.id"],
+        ("s.templated", "jj"): ["db.s.base.b"],
+        ("s.elsewhere", "k k"): ["db.s.base.id"],
+    }
+    known = {model.fqn for model in manifest.models} | {table.fqn for table in manifest.external_models}
+    embedded = {model.fqn for model in manifest.models if model.kind == "EMBEDDED"}
+    sources = {
+        source.model for model in manifest.models for column in model.columns for source in column.sources
+    }
+    assert sources <= known - embedded
+
+
+def test_a_model_whose_lineage_cannot_be_computed_is_named_and_the_others_have_theirs(make_warehouse):
+    warehouse = make_warehouse(
+        {
+            "models/a.sql": "MODEL (name s.a, kind FULL); SELECT 1 AS id, 2 AS n",
+            "models/unmatched.sql": """
+            MODEL (name s.unmatched, kind FULL);
+            SELECT id, n FROM s.a UNION ALL SELECT * FROM db.landing.unknown
+            """,
+            "models/late.sql": """
+            MODEL (name s.late, kind FULL, columns (id int), depends_on (s.a));
+            JINJA_QUERY_BEGIN; {% if execution_dt is none %} {% endif %} JINJA_END;
+            """,
+            "models/b.sql": "MODEL (name s.b, kind FULL); SELECT id FROM s.a",
+        },
+        plan=False,
+    )
+    warnings = []
+    manifest = described(warehouse, warn=warnings.append)
+
+    late, unmatched = sorted(warnings)
+    assert late == 'The columns of "db"."s"."late" have no lineage: its query is only known when it runs'
+    assert unmatched.startswith('The columns of "db"."s"."unmatched" have no lineage: Cannot find column')
+    assert {place: sources for place, sources in sources_of(manifest).items() if sources} == {
+        ("s.b", "id"): ["db.s.a.id"]
+    }
+
+
+def test_without_lineage_no_column_has_sources_and_the_rest_is_the_same(planned, manifest):
+    without = described(planned, column_lineage=False)
+
+    assert not any(sources_of(without).values())
+    assert [model.fqn for model in without.models] == [model.fqn for model in manifest.models]
+    assert without.models[0].columns == manifest.models[0].columns
 
 
 def test_a_python_model_has_no_query_and_its_declared_columns(models):
@@ -142,7 +306,7 @@ def test_the_digest_and_the_names_do_not_depend_on_how_the_project_is_named(plan
     monkeypatch.chdir(planned.path.parent)
     from pathlib import Path
 
-    built = build_manifest(RunOptions(projects=(Path("project"),)))
+    built = build_manifest(RunOptions(projects=(Path("project"),)), warn=no_warning)
 
     assert built.models == manifest.models
     assert built.digest == manifest.digest

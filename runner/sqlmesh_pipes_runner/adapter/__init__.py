@@ -10,13 +10,16 @@ Read against SQLMesh 0.236.4. The seams, and why each is there:
 """
 
 from sqlmesh_pipes_runner.adapter.audits import audit_calls
+from sqlmesh_pipes_runner.adapter.lineage import ColumnSources, column_sources
 from sqlmesh_pipes_runner.adapter.loading import console_replaced, load_configs, secrets_of
 from sqlmesh_pipes_runner.adapter.scheduling import ReportingContext, ReportingScheduler
 
 __all__ = [
+    "ColumnSources",
     "ReportingContext",
     "ReportingScheduler",
     "audit_calls",
+    "column_sources",
     "console_replaced",
     "load_configs",
     "secrets_of",
