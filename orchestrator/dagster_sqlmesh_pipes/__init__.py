@@ -1,18 +1,36 @@
 """SQLMesh under Dagster, out of process: models are assets, audits are checks, reported while SQLMesh runs."""
 
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
-from dagster_sqlmesh_pipes.errors import DuplicateAssetKeyError, LaunchError, SQLMeshPipesError
+from dagster_sqlmesh_pipes.errors import (
+    DuplicateAssetKeyError,
+    ExternalAssetKeyError,
+    LaunchError,
+    PartitionsError,
+    SelectionError,
+    SQLMeshPipesError,
+)
+from dagster_sqlmesh_pipes.externals import unprovided_externals
+from dagster_sqlmesh_pipes.factories import (
+    sqlmesh_adaptive_schedule_factory,
+    sqlmesh_assets_factory,
+    sqlmesh_definitions_factory,
+)
 from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.resource import SQLMeshResource, SQLMeshRunConfig
+from dagster_sqlmesh_pipes.schedules import build_sqlmesh_schedule
+from dagster_sqlmesh_pipes.selection import build_sqlmesh_asset_selection
+from dagster_sqlmesh_pipes.tags import TagConventionWarning
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
 from sqlmesh_pipes_protocol.errors import ManifestError
 
 __all__ = [
     "DuplicateAssetKeyError",
+    "ExternalAssetKeyError",
     "LaunchError",
     "Launcher",
     "ManifestError",
+    "PartitionsError",
     "Runner",
     "RunnerCall",
     "SQLMeshPipesError",
@@ -20,6 +38,14 @@ __all__ = [
     "SQLMeshResource",
     "SQLMeshRunConfig",
     "SQLMeshTranslator",
+    "SelectionError",
     "SubprocessLauncher",
+    "TagConventionWarning",
+    "build_sqlmesh_asset_selection",
+    "build_sqlmesh_schedule",
+    "sqlmesh_adaptive_schedule_factory",
     "sqlmesh_assets",
+    "sqlmesh_assets_factory",
+    "sqlmesh_definitions_factory",
+    "unprovided_externals",
 ]

@@ -5,20 +5,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
+from dagster._utils.env import using_dagster_dev
+from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
+
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+"""Statuses of runs that are not over."""
 
 RESUME_RETRY_TAG = "dagster/is_resume_retry"
 """On runs that re-execute from a failure (`dagster._core.storage.tags`)."""
 
+Recordable = dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.AssetMaterialization
+
 _RECORDED = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
 
 
-def record_missing(
-    context: dg.AssetExecutionContext, results: Iterable[dg.MaterializeResult[Any] | dg.AssetCheckResult]
-) -> None:
+def is_dev() -> bool:
+    """Whether this process belongs to ``dagster dev`` or ``dg dev``."""
+    return using_dagster_dev()
+
+
+def is_valid_cron(cron: str) -> bool:
+    """Whether Dagster can read a cron string."""
+    return is_valid_cron_string(cron)
+
+
+def cron_ticks(cron: str, zone: str | None, start: datetime) -> Iterator[datetime]:
+    """When a cron elapses, from a moment on, as Dagster's schedules have it. Without end."""
+    return cron_string_iterator(start.timestamp(), cron, zone)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRecord:
+    """What ``sqlmesh_execution_status`` last said of a model, or that it is about to.
+
+    Attributes:
+        running_in: id of a run that is to evaluate the check and is not over; nothing else is then known.
+        as_of: the moment up to which the model was brought.
+    """
+
+    running_in: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    as_of: datetime | None = None
+    next_due: datetime | None = None
+
+
+def latest_checks(
+    instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
+) -> dict[dg.AssetCheckKey, CheckRecord]:
+    """The latest records of many checks, in one query, and one for the runs that have not evaluated theirs.
+
+    A check that a finished run left without a result is not in it: what became of it is not known.
+    """
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    planned = {record.run_id for record in records.values() if record.status.value == "PLANNED"}
+    unfinished: set[str] = set()
+    if planned:
+        runs = instance.get_runs(dg.RunsFilter(run_ids=list(planned), statuses=list(UNFINISHED)))
+        unfinished = {run.run_id for run in runs}
+    found: dict[dg.AssetCheckKey, CheckRecord] = {}
+    for key, record in records.items():
+        if record.status.value == "PLANNED":
+            if record.run_id in unfinished:
+                found[key] = CheckRecord(running_in=record.run_id)
+            continue
+        metadata = record.evaluation.metadata if record.evaluation is not None else {}
+        values = {name: str(value.value) for name, value in metadata.items() if value.value is not None}
+        found[key] = CheckRecord(
+            status=values.get("status"),
+            reason=values.get("reason"),
+            as_of=_time(values.get("as_of")),
+            next_due=_time(values.get("next_due")),
+        )
+    return found
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def record_missing(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:
     """Write results to the event log of a step that takes no more of them, but for those that it already has.
 
     Once Dagster has been interrupted outside of the asset function it never asks the function for another result, and the one
@@ -30,7 +108,7 @@ def record_missing(
         for record in context.instance.get_records_for_run(context.run_id, of_type=_RECORDED).records
     ]
     recorded = {
-        event.asset_key
+        (event.asset_key, event.partition)
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION
         else event.asset_check_evaluation_data.asset_check_key
         for event in events
@@ -39,25 +117,39 @@ def record_missing(
     _write(step, results, recorded)
 
 
-def record(context: dg.AssetExecutionContext, results: Iterable[dg.AssetCheckResult]) -> None:
-    """Write check results to the event log of a step that has reported others of the same checks."""
+def record(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:
+    """Write to the event log of a step what it cannot be given as a result: other results of its checks, single partitions."""
     _write(context.get_step_execution_context(), results, recorded=set())
 
 
-def _write(
-    step: Any, results: Iterable[dg.MaterializeResult[Any] | dg.AssetCheckResult], recorded: set[Any]
-) -> None:
+def _write(step: Any, results: Iterable[Recordable], recorded: set[Any]) -> None:
     for result in results:
         checks: Iterable[dg.AssetCheckResult] = ()
         if isinstance(result, dg.AssetCheckResult):
             checks = [result]
+        elif isinstance(result, dg.AssetMaterialization):
+            _materialized(step, result, recorded)
         elif result.asset_key is not None:
             checks = result.check_results or ()
-            if result.asset_key not in recorded:
-                dg.DagsterEvent.asset_materialization(
-                    step, dg.AssetMaterialization(result.asset_key, metadata=result.metadata)
+            for partition in _partitions_of_step(step, result.asset_key):
+                materialization = dg.AssetMaterialization(
+                    result.asset_key, metadata=result.metadata, partition=partition
                 )
+                _materialized(step, materialization, recorded)
         for check in checks:
             evaluation = check.to_asset_check_evaluation(step)
             if evaluation.asset_check_key not in recorded:
                 dg.DagsterEvent.asset_check_evaluation(step, evaluation)
+
+
+def _materialized(step: Any, materialization: dg.AssetMaterialization, recorded: set[Any]) -> None:
+    if (materialization.asset_key, materialization.partition) not in recorded:
+        dg.DagsterEvent.asset_materialization(step, materialization)
+
+
+def _partitions_of_step(step: Any, key: dg.AssetKey) -> Sequence[str | None]:
+    """The partitions that a step's result for an asset stands for, as Dagster takes it."""
+    definition = step.job_def.asset_layer.get(key).partitions_def
+    if definition is None or not step.has_partitions:
+        return [None]
+    return list(definition.get_partition_keys_in_range(step.partition_key_range))

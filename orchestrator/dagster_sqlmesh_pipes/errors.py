@@ -32,3 +32,15 @@ class DuplicateAssetKeyError(SQLMeshPipesError):
             f"The models {first} and {second} both get the asset key {key}: "
             "give them different keys in the translator's get_asset_key."
         )
+
+
+class ExternalAssetKeyError(SQLMeshPipesError):
+    """The key of a table that SQLMesh reads and does not build is none, or a model's."""
+
+
+class SelectionError(SQLMeshPipesError):
+    """A selection cannot be read, or selects nothing; the message shows it."""
+
+
+class PartitionsError(SQLMeshPipesError):
+    """Partitions were asked for where there can be none; the message names the model."""

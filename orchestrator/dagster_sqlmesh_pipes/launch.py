@@ -89,6 +89,44 @@ class Launcher(dg.ConfigurableResource[Any], ABC):
         """How the Pipes context reaches a runner."""
 
 
+def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> bytes:
+    """What a runner writes to standard output until it ends; for calls that ask something.
+
+    Raises:
+        LaunchError: it cannot be started, does not end in time, or ends with another status than 0; the message has the last
+            of what it wrote to standard error.
+    """
+    runner = launcher.process_config_and_initialize().launch(call)
+    overdue = threading.Event()
+
+    def end() -> None:
+        overdue.set()
+        runner.kill()
+
+    timer = threading.Timer(timeout_seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        output = b"".join(runner.output())
+        while (status := runner.exit_code()) is None and not overdue.wait(0.01):
+            pass
+    finally:
+        timer.cancel()
+        runner.kill()
+    if overdue.is_set():
+        raise LaunchError(
+            f"`sqlmesh-runner {call.arguments[0]}` took longer than {timeout_seconds:g} s and was ended.",
+            transient=True,
+        )
+    if status != 0:
+        words = runner.last_words().removeprefix("Error: ")
+        raise LaunchError(
+            words or f"`sqlmesh-runner {call.arguments[0]}` ended with status {status}, without a word.",
+            transient=status == 3,
+        )
+    return output
+
+
 class SubprocessLauncher(Launcher):
     """Starts the runner as a process on this host, in a process group of its own.
 

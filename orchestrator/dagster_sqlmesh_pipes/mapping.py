@@ -1,6 +1,7 @@
 """From a runner's events to Dagster's results. Pure: events in, results out; no input, no output, no clock.
 
-executed  → a materialization with a result for each audit, and ``sqlmesh_execution_status`` passed
+executed  → a materialization with a result for each audit, and ``sqlmesh_execution_status`` passed; in a run for partitions
+            that SQLMesh did not all fill, a materialization for each that it did
 skipped   → no materialization; ``sqlmesh_execution_status`` not passed, a warning, with the reason
 failed    → no materialization; results of the audits that ran; ``sqlmesh_execution_status`` not passed, an error
 
@@ -9,12 +10,14 @@ An audit that did not run in this run has no result.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 from typing_extensions import assert_never
 
+from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.specs import SpecIndex
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
 from sqlmesh_pipes_protocol.events import (
@@ -37,13 +40,16 @@ from sqlmesh_pipes_protocol.events import (
     UnknownEvent,
 )
 
-Result = dg.MaterializeResult[Any] | dg.AssetCheckResult
+Result = dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.AssetMaterialization
+"""What Dagster is told. A plain materialization is of one partition, and goes to the event log directly."""
 
 _WHOLE_TABLE_KINDS = {"FULL"}
 """Kinds that write all rows of their table in each run: what was processed is what is there."""
 _AN_INTERVAL = "{} to {}"
 _MAX_INTERVALS = 20
 _NOTHING_TO_DO = {"up_to_date", "cron_not_due"}
+AS_OF_KEY = "as_of"
+"""Metadata of ``sqlmesh_execution_status``: the moment up to which the model was brought, from which its next turn follows."""
 
 
 class ResultMapper:
@@ -56,6 +62,8 @@ class ResultMapper:
         already_materialized: by earlier attempts of the same work; not reported as skipped.
         tell_all: yield results of assets that Dagster did not select as well; somebody else has to record those.
         skips_pass: whether ``sqlmesh_execution_status`` passes for a model that was skipped because nothing was to do.
+        partitions: what the run is for, where its assets have partitions.
+        as_of: the moment up to which SQLMesh brings models; None for a run that is limited to a range of time.
     """
 
     def __init__(
@@ -67,6 +75,8 @@ class ResultMapper:
         *,
         tell_all: bool = False,
         skips_pass: bool = False,
+        partitions: PartitionedRun | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         self._index = index
         self._models = {key: fqn for fqn, key in index.keys.items()}
@@ -79,6 +89,8 @@ class ResultMapper:
         """Models whose results are out, and what their audits' results say."""
         self._tell_all = tell_all
         self._skips_pass = skips_pass
+        self._partitions = partitions
+        self._as_of = as_of
         self._correlation_id: str | None = None
         self.failures: dict[str, ErrorInfo] = {}
         """Failed models, by FQN, in the order of their failing."""
@@ -139,15 +151,44 @@ class ResultMapper:
             metadata["snapshot_version"] = storage.version
             if storage.kind in _WHOLE_TABLE_KINDS and event.batches == 1 and event.rows is not None:
                 metadata["dagster/row_count"] = event.rows
+        missing = yield from self._other_partitions(key, event.intervals, metadata)
+        extra = {"partitions_not_filled": _listed(missing)} if missing else None
+        checks = [
+            *self._status(key, event.model, "executed", "SQLMesh ran the model.", passed=True, extra=extra),
+            *self._audit_results(key, event.model),
+        ]
+        if missing:  # a result of the step would be taken for all partitions that were asked for
+            yield from checks
+            return
         yield dg.MaterializeResult(
             asset_key=key,
             metadata=metadata,
             data_version=dg.DataVersion(storage.data_version) if storage is not None else None,
-            check_results=[
-                *self._status(key, event.model, "executed", "SQLMesh ran the model.", passed=True),
-                *self._audit_results(key, event.model),
-            ],
+            check_results=checks,
         )
+
+    def _other_partitions(
+        self,
+        key: dg.AssetKey,
+        intervals: Sequence[Interval],
+        metadata: Mapping[str, Any],
+        *,
+        failed: bool = False,
+    ) -> Generator[Result, None, list[str]]:
+        """Materializations of filled partitions that the step's result does not stand for: all of them, if there is to be none.
+
+        Returns:
+            The partitions that were asked for and are not filled; then the step is to have no result.
+        """
+        run = self._partitions
+        if run is None:
+            return []
+        filled = run.filled(intervals)
+        missing = run.missing(key, filled)
+        for partition in filled:
+            if missing or failed or partition not in run.asked:
+                yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
+        return missing
 
     def _failed(self, event: ModelFailed) -> Iterator[Result]:
         self.failures.setdefault(event.model, event.error)
@@ -169,6 +210,8 @@ class ResultMapper:
             extra["failed_audits"] = ", ".join(event.failed_audits)
         if event.error.traceback:
             extra["traceback"] = dg.MetadataValue.md(f"```\n{event.error.traceback}\n```")
+        done = {"sqlmesh_model": event.model, "intervals": _intervals(event.intervals)}
+        yield from self._other_partitions(key, event.intervals, done, failed=True)
         yield from self._status(
             key,
             event.model,
@@ -191,11 +234,14 @@ class ResultMapper:
             extra["blocked_by"] = ", ".join(event.blocked_by)
         if event.next_due:
             extra["next_due"] = event.next_due
+        detail = event.detail
+        if self._partitions is not None and event.reason == "up_to_date":
+            detail += " SQLMesh does not do it again without a restatement: `sqlmesh plan --restate-model`."
         yield from self._status(
             key,
             event.model,
             "skipped",
-            event.detail,
+            detail,
             passed=self._skips_pass and event.reason in _NOTHING_TO_DO,
             severity=dg.AssetCheckSeverity.WARN,
             extra=extra,
@@ -332,6 +378,7 @@ class ResultMapper:
                 metadata={
                     "status": status,
                     **(extra or {}),
+                    **({AS_OF_KEY: self._as_of.isoformat()} if self._as_of is not None else {}),
                     "message": message,
                     "sqlmesh_model": fqn,
                     "check_type": "execution_status",
@@ -415,6 +462,11 @@ def _intervals(intervals: Iterable[Interval]) -> str:
     text = ", ".join(_AN_INTERVAL.format(*pair) for pair in listed[:_MAX_INTERVALS])
     more = len(listed) - _MAX_INTERVALS
     return f"{text} and {more} more" if more > 0 else text
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_INTERVALS
+    return ", ".join(names[:_MAX_INTERVALS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _short(time: str) -> str:

@@ -5,6 +5,7 @@ Annotations are not postponed here: Dagster reads them when the class is made.
 
 import uuid
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pydantic import Field, PrivateAttr
 from dagster_sqlmesh_pipes.compat import RESUME_RETRY_TAG
 from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
+from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.session import Session
 from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, SpecIndex
+from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
 from sqlmesh_pipes_protocol.request import RunRequest
 
 
@@ -56,9 +59,16 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         default=False,
         description="Let `sqlmesh_execution_status` pass for models that were skipped because nothing was to do.",
     )
+    concurrency_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many models SQLMesh evaluates at once; by default as its connection says.",
+    )
     launcher: dg.ResourceDependency[Launcher]
 
     _sessions: list[Session] = PrivateAttr(default_factory=list)
+    _project: SQLMeshProject | None = PrivateAttr(default=None)
+    _translator: SQLMeshTranslator | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -66,16 +76,42 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         *,
         project_dir: str | Path | None = None,
         launcher: Launcher | None = None,
+        translator: SQLMeshTranslator | None = None,
         **settings: Any,
     ) -> None:
+        """Make the resource of a project, or of single values.
+
+        Args:
+            project: gives directories, gateway, environment and launcher where they are not given here.
+            project_dir: instead of a project: where it is.
+            launcher: starts the runner.
+            translator: for the factories that make assets of this resource.
+            settings: the fields of this class.
+        """
         if project is not None:
             settings.setdefault("project_dirs", [str(path) for path in project.project_dirs])
             settings.setdefault("gateway", project.gateway)
             settings.setdefault("environment", project.environment)
         elif project_dir is not None:
             settings.setdefault("project_dirs", [str(Path(project_dir).absolute())])
-        settings["launcher"] = launcher or SubprocessLauncher()
+        settings["launcher"] = launcher or (project.launcher if project else SubprocessLauncher())
         super().__init__(**{name: value for name, value in settings.items() if value is not None})
+        self._project = project
+        self._translator = translator
+
+    @property
+    def project(self) -> SQLMeshProject:
+        """The project that it was made from, or one made of its values."""
+        if self._project is None:
+            self._project = SQLMeshProject(
+                self.project_dirs, gateway=self.gateway, environment=self.environment, launcher=self.launcher
+            )
+        return self._project
+
+    @property
+    def translator(self) -> SQLMeshTranslator:
+        """How its models look in Dagster."""
+        return self._translator or SQLMeshTranslator()
 
     def run(
         self,
@@ -111,12 +147,18 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 "SQLMesh evaluates an audit when it runs the audit's model: to have a check evaluated, materialize its asset.",
                 allow_retries=False,
             )
+        config = config or SQLMeshRunConfig()
+        partitions = PartitionedRun.of(context)
+        if partitions is not None:
+            start, end = partitions.range
+            config = config.model_copy(update={"start": start, "end": end})
+        limited = config.start or config.end or config.execution_time
         whole = str(len(models)) == context.op_def.tags.get(MODEL_COUNT_TAG)
         session = Session(
             context,
             self.launcher,
             RunnerCall(
-                arguments=self._arguments(config or SQLMeshRunConfig()),
+                arguments=self._arguments(config),
                 env={},
                 project_dir=Path(self.project_dirs[0]),
             ),
@@ -132,11 +174,17 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 _materialized_by_earlier_attempts(context),
                 tell_all=include_upstream,
                 skips_pass=self.skips_pass,
+                partitions=partitions,
+                as_of=None if limited else datetime.now(timezone.utc),
             ),
             message_reader,
         )
         self._sessions.append(session)
         yield from session.results()
+
+    def due_arguments(self) -> list[str]:
+        """Of the ``sqlmesh-runner`` that says what is due in the environment."""
+        return ["due", self.environment, *self._project_arguments(), "--format", "json"]
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """End what still runs: Dagster does not resume an asset function that it interrupted between two results."""
@@ -144,16 +192,8 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             session.close()
 
     def _arguments(self, config: SQLMeshRunConfig) -> list[str]:
-        arguments = ["run", self.environment]
-        for directory in self.project_dirs:
-            arguments += ["--project", directory]
-        named = {
-            "gateway": self.gateway,
-            "config": self.config,
-            "start": config.start,
-            "end": config.end,
-            "execution-time": config.execution_time,
-        }
+        arguments = ["run", self.environment, *self._project_arguments()]
+        named = {"start": config.start, "end": config.end, "execution-time": config.execution_time}
         for name, value in named.items():
             if value is not None:
                 arguments += [f"--{name}", value]
@@ -161,7 +201,18 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             arguments.append("--ignore-cron")
         if self.skip_janitor:
             arguments.append("--skip-janitor")
+        if self.concurrency_limit is not None:
+            arguments += ["--concurrent-tasks", str(self.concurrency_limit)]
         arguments += ["--grace-period", f"{max(self.launcher.grace_period_seconds - 5, 1):g}"]
+        return arguments
+
+    def _project_arguments(self) -> list[str]:
+        arguments: list[str] = []
+        for directory in self.project_dirs:
+            arguments += ["--project", directory]
+        for name, value in {"gateway": self.gateway, "config": self.config}.items():
+            if value is not None:
+                arguments += [f"--{name}", value]
         return arguments
 
 

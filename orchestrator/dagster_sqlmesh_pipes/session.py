@@ -204,7 +204,9 @@ class Session:
         """Yield what is pending. A result stays until control is back: then Dagster has recorded it."""
         while self._pending:
             result = self._pending[0]
-            if result.asset_key in self._selected:
+            if isinstance(result, dg.AssetMaterialization):
+                record(self._context, [result])
+            elif result.asset_key in self._selected:
                 yield result
             else:
                 record_missing(self._context, [result])

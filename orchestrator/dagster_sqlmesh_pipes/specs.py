@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from dagster_sqlmesh_pipes.errors import DuplicateAssetKeyError
+from dagster_sqlmesh_pipes.crons import dagster_cron
+from dagster_sqlmesh_pipes.keys import asset_keys, check_external_keys, external_key_function
+from dagster_sqlmesh_pipes.tags import ModelInstructions, instructions
 from dagster_sqlmesh_pipes.translator import (
     EXECUTION_STATUS_CHECK,
+    METADATA_KEYS,
     SQLMeshTranslator,
+    legal_owner,
     safe_name,
-    short_digest,
+    safe_tag,
+    safe_tag_value,
 )
-from sqlmesh_pipes_protocol.manifest import Manifest, Model, StandaloneAudit
+from sqlmesh_pipes_protocol.manifest import Deployment, Manifest, Model, StandaloneAudit
 
 MODEL_KEY = "sqlmesh/model"
+KIND_KEY = "sqlmesh/kind"
 AUDIT_KEY = "sqlmesh/audit"
 STANDALONE_AUDIT_KEY = "sqlmesh/standalone_audit"
+DEPLOYED_KEY = "sqlmesh/deployed"
+"""Metadata: how the environment's version of a model compares to the project's. Tag: only where they differ."""
 MODEL_COUNT_TAG = "sqlmesh/project_models"
 """Op tag: how many models the project has, so that a run can tell a whole selection from a part."""
 
@@ -32,10 +42,20 @@ EMBEDDED = "EMBEDDED"
 
 @dataclass(frozen=True)
 class ProjectSpecs:
-    """A project's assets and checks, in the manifest's order."""
+    """A project's assets and checks, in the manifest's order.
+
+    Attributes:
+        externals: keys of the tables that the models read and SQLMesh does not build, by FQN.
+    """
 
     assets: list[dg.AssetSpec]
     checks: list[dg.AssetCheckSpec]
+    externals: Mapping[str, dg.AssetKey] = field(default_factory=dict)
+
+    def checks_of(self, assets: Iterable[dg.AssetSpec]) -> list[dg.AssetCheckSpec]:
+        """The checks of some of the assets."""
+        keys = {spec.key for spec in assets}
+        return [check for check in self.checks if check.asset_key in keys]
 
 
 @dataclass(frozen=True)
@@ -79,47 +99,131 @@ def runnable(manifest: Manifest) -> list[Model]:
 
 
 def build_specs(
-    manifest: Manifest, translator: SQLMeshTranslator, *, group_name: str | None = None
+    manifest: Manifest,
+    translator: SQLMeshTranslator,
+    *,
+    group_name: str | None = None,
+    owners: Sequence[str] | None = None,
+    external_asset_mapping: str | None = None,
+    project_dirs: Sequence[Path] = (),
 ) -> ProjectSpecs:
     """The specs of all runnable models and of their audits.
+
+    What a model's ``dagster:…`` tags say goes before the parameters, and these before the translator.
 
     Args:
         manifest: the project.
         translator: how models look in Dagster.
-        group_name: for all assets, instead of the translator's.
+        group_name: for all assets.
+        owners: for all assets: e-mail addresses or teams.
+        external_asset_mapping: a template for keys of external tables, such as ``target/main/{node.name}``.
+        project_dirs: where the models' files are, for links to them; files that are not there get none.
 
     Raises:
         DuplicateAssetKeyError: two models get keys that Dagster cannot tell apart; it names both.
+        ExternalAssetKeyError: a table that is read gets no key, or a model's.
+        ValueError: external_asset_mapping cannot be read.
     """
     models = runnable(manifest)
-    keys = asset_keys(models, translator)
+    asked = {model.fqn: instructions(model.fqn, model.tags) for model in models}
+    keys = asset_keys(
+        models, translator, {fqn: own.asset_key for fqn, own in asked.items() if own.asset_key is not None}
+    )
     embedded = {model.fqn: model for model in manifest.models if model.kind == EMBEDDED}
+    read = {model.fqn: _read_by(model, embedded) for model in models}
+    external_key = external_key_function(translator, external_asset_mapping)
+    externals = {fqn: external_key(fqn) for fqn in sorted(set().union(*read.values()) - keys.keys())}
+    check_external_keys(externals, keys)
+    known = {**externals, **keys}
+    group_name = safe_name(group_name) if group_name else None
+    owners = [legal_owner(owner) for owner in owners] if owners else None
+
     assets: list[dg.AssetSpec] = []
     checks: list[dg.AssetCheckSpec] = []
     for model in models:
-        key = keys[model.fqn]
-        upstream = {
-            keys.get(fqn) or translator.get_external_asset_key(fqn) for fqn in _read_by(model, embedded)
-        }
+        key, own = keys[model.fqn], asked[model.fqn]
+        differs = _deployed_state(manifest.deployment, model)
         assets.append(
             dg.AssetSpec(
                 key,
-                deps=sorted(upstream - {key}),
+                deps=sorted({known[fqn] for fqn in read[model.fqn]} - {key}),
                 description=translator.get_description(model),
-                metadata={**translator.get_metadata(model), MODEL_KEY: model.fqn},
+                metadata={
+                    **translator.get_metadata(model, METADATA_KEYS),
+                    **_links(model, known, project_dirs),
+                    **({DEPLOYED_KEY: differs[1]} if differs else {}),
+                    KIND_KEY: model.kind,
+                    MODEL_KEY: model.fqn,
+                },
                 skippable=True,
-                group_name=group_name or translator.get_group_name(None, model),
+                group_name=(safe_name(own.group_name) if own.group_name else None)
+                or group_name
+                or translator.get_group_name(None, model),
                 code_version=translator.get_code_version(model),
-                owners=translator.get_owners(model),
-                tags=translator.get_tags(None, model),
-                kinds=translator.get_kinds(model, manifest.engine),
+                owners=[legal_owner(owner) for owner in own.owners] or owners or translator.get_owners(model),
+                tags={
+                    **translator.get_tags(None, model),
+                    **({DEPLOYED_KEY: differs[0]} if differs and differs[0] != "same" else {}),
+                    **{safe_tag(name): safe_tag_value(value) for name, value in own.tags.items()},
+                },
+                kinds=translator.get_kinds(model, manifest.engine)
+                | {safe_name(kind, allowed="-.") for kind in own.kinds},
+                automation_condition=_automation(own, model) or translator.get_automation_condition(model),
+                freshness_policy=translator.get_freshness_policy(model),
             )
         )
         checks.extend(_check_specs(model, key, translator))
     taken = {check.key for check in checks}
     for audit in manifest.standalone_audits:
         checks.extend(_standalone_check_specs(audit, _read_by(audit, embedded), keys, taken))
-    return ProjectSpecs(assets, checks)
+    return ProjectSpecs(assets, checks, externals)
+
+
+def _automation(own: ModelInstructions, model: Model) -> dg.AutomationCondition[Any] | None:
+    if own.automation == "eager":
+        return dg.AutomationCondition.eager()
+    cron = dagster_cron(model.cron)
+    if own.automation == "on_cron" and cron is not None:
+        return dg.AutomationCondition.on_cron(cron, model.cron_tz or "UTC")
+    return None
+
+
+def _links(
+    model: Model, keys: Mapping[str, dg.AssetKey], project_dirs: Sequence[Path]
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Where the model's columns come from, and where its file is."""
+    links: dict[str, dg.MetadataValue[Any]] = {}
+    lineage = {
+        column.name: [
+            dg.TableColumnDep(asset_key=keys[source.model], column_name=source.column)
+            for source in column.sources
+            if source.model in keys
+        ]
+        for column in model.columns
+    }
+    lineage = {name: sources for name, sources in lineage.items() if sources}
+    if lineage:
+        links["dagster/column_lineage"] = dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))
+    path = next((path for root in project_dirs if model.path and (path := root / model.path).is_file()), None)
+    if path is not None:
+        links["dagster/code_references"] = dg.CodeReferencesMetadataValue(
+            code_references=[dg.LocalFileCodeReference(file_path=str(path), line_number=1, label=model.name)]
+        )
+    return links
+
+
+def _deployed_state(deployment: Deployment | None, model: Model) -> tuple[str, str] | None:
+    """``same``, ``differs`` or ``absent``, and in words; None where the manifest was not asked to tell it."""
+    if deployment is None:
+        return None
+    environment, deployed = deployment.environment, deployment.models.get(model.fqn)
+    if deployed is None:
+        return "absent", f"{environment} does not have the model: it runs after `sqlmesh plan {environment}`"
+    if deployed.data_hash != model.data_hash:
+        return "differs", f"{environment} has another version of the model, and runs that one"
+    if model.metadata_hash is not None and deployed.metadata_hash != model.metadata_hash:
+        return "differs", f"{environment} has the same query with other metadata or audits, and runs those"
+    return "same", f"{environment} has this version"
 
 
 def _standalone_check_specs(
@@ -146,40 +250,6 @@ def _standalone_check_specs(
 
 def _query(query: str | None) -> dict[str, dg.MetadataValue]:
     return {"query": dg.MetadataValue.md(f"```sql\n{query}\n```")} if query else {}
-
-
-def asset_keys(models: Iterable[Model], translator: SQLMeshTranslator) -> dict[str, dg.AssetKey]:
-    """Each model's key, by FQN, all of them distinct in Dagster.
-
-    Dagster names outputs after keys, and there ``-`` and ``.`` are underscores too. Where the default keys of two models would
-    meet, the later one in order of FQNs gets a short digest of its FQN. Keys of a translator's own are never altered.
-
-    Raises:
-        DuplicateAssetKeyError: a translator's own keys meet.
-    """
-    own_keys = type(translator).get_asset_key is not SQLMeshTranslator.get_asset_key
-    keys: dict[str, dg.AssetKey] = {}
-    taken: dict[str, str] = {}
-    # Names that Dagster leaves as they are come first: they keep their keys whatever joins the project later.
-    for model in sorted(models, key=lambda model: (_strangeness(model), model.fqn)):
-        key = translator.get_asset_key(model)
-        identifier = key.to_python_identifier()
-        if identifier in taken and not own_keys:
-            key = dg.AssetKey([*key.path[:-1], f"{key.path[-1]}_{short_digest(model.fqn)}"])
-            identifier = key.to_python_identifier()
-        if identifier in taken:
-            raise DuplicateAssetKeyError(taken[identifier], model.fqn, key.to_user_string())
-        taken[identifier] = model.fqn
-        keys[model.fqn] = key
-    return keys
-
-
-def _strangeness(model: Model) -> int:
-    """0 for a name that is an identifier, 1 for one that only has ``-`` and ``.`` besides, 2 for any other."""
-    name = "".join(part for part in (model.catalog, model.schema, model.table) if part)
-    if safe_name(name) == name:
-        return 0
-    return 1 if safe_name(name, allowed="-.") == name else 2
 
 
 def _read_by(node: Model | StandaloneAudit, embedded: Mapping[str, Model]) -> set[str]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from dagster_sqlmesh_pipes.crons import longest_gap
 from sqlmesh_pipes_protocol.manifest import AuditUse, Model
 
 EXECUTION_STATUS_CHECK = "sqlmesh_execution_status"
+
+WITHOUT_TURNS = {"SEED", "EXTERNAL", "EMBEDDED", "MANAGED"}
+"""Kinds that a cron does not run again and again: SQLMesh loads a seed once a version, and engines refresh managed tables."""
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"|([^."]+)')
@@ -20,7 +24,8 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)"|([^."]+)')
 class SQLMeshTranslator:
     """Turns what the manifest says of a model into what Dagster shows.
 
-    Every method takes the manifest's typed model and is called once a model when definitions load.
+    Every method takes the manifest's typed model and is called once a model when definitions load. A model's own
+    ``dagster:…`` tags go before the methods, and parameters such as ``group_name`` as well.
     """
 
     def get_asset_key(self, model: Model) -> dg.AssetKey:
@@ -49,10 +54,7 @@ class SQLMeshTranslator:
 
     def get_owners(self, model: Model) -> Sequence[str]:
         """The owner: an e-mail address, or ``team:`` and a name."""
-        if not model.owner:
-            return []
-        is_legal = _EMAIL.fullmatch(model.owner) or model.owner.startswith("team:")
-        return [model.owner if is_legal else f"team:{model.owner}"]
+        return [legal_owner(model.owner)] if model.owner else []
 
     def get_description(self, model: Model) -> str | None:
         return model.description
@@ -65,23 +67,23 @@ class SQLMeshTranslator:
         """SQLMesh's hash of everything that determines the model's data."""
         return model.data_hash
 
-    def get_metadata(self, model: Model) -> Mapping[str, Any]:
-        """What a reader of the asset's page wants to know before its first run."""
-        facts = {
-            "sqlmesh/kind": model.kind,
-            "sqlmesh/cron": model.cron if not model.cron_tz else f"{model.cron} ({model.cron_tz})",
-            "sqlmesh/dialect": model.dialect,
-            "sqlmesh/partitioned_by": ", ".join(model.partitioned_by) or None,
-            "sqlmesh/clustered_by": ", ".join(model.clustered_by) or None,
-            "sqlmesh/grain": ", ".join(model.grain) or None,
-            "sqlmesh/path": model.path,
-            "dagster/table_name": ".".join(
-                part for part in (model.catalog, model.schema, model.table) if part
-            ),
-        }
-        metadata: dict[str, Any] = {key: value for key, value in facts.items() if value is not None}
-        if model.query:
-            metadata["sqlmesh/query"] = dg.MetadataValue.md(f"```sql\n{model.query}\n```")
+    def get_metadata(self, model: Model, keys: Sequence[str]) -> Mapping[str, Any]:
+        """What a reader of the asset's page wants to know before its first run.
+
+        The column schema and the table's name come with any keys. What leads to other assets and files (column lineage, code
+        references) is added to whatever this method gives.
+
+        Args:
+            keys: which facts to give, of those in `METADATA_KEYS`.
+        """
+        metadata: dict[str, Any] = {}
+        for key in keys:
+            value = _FACTS[key](model) if key in _FACTS else getattr(model, key, None)
+            if value:
+                metadata[f"sqlmesh/{key}"] = value
+        metadata["dagster/table_name"] = ".".join(
+            part for part in (model.catalog, model.schema, model.table) if part
+        )
         if model.columns:
             metadata["dagster/column_schema"] = dg.TableSchema(
                 columns=[
@@ -93,14 +95,63 @@ class SQLMeshTranslator:
             )
         return metadata
 
+    def get_automation_condition(self, model: Model) -> dg.AutomationCondition[Any] | None:
+        """None: the adaptive schedule runs the models. The tag ``dagster:automation:on_cron`` or ``eager`` asks for one."""
+        return None
+
+    def get_freshness_policy(self, model: Model) -> dg.FreshnessPolicy | None:
+        """From the cron: a warning when a run is late by a quarter of the longest time between two, a failure when it is left out.
+
+        None for what no cron runs again and again: seeds, managed tables, models with an end.
+        """
+        if model.kind in WITHOUT_TURNS or model.end:
+            return None
+        gap = longest_gap(model.cron, model.cron_tz)
+        return dg.FreshnessPolicy.time_window(fail_window=gap * 2, warn_window=gap * 1.25)
+
     def get_check_name(self, model: Model, audit: AuditUse) -> str:
         """The audit's identity: unique in the model, and the same in the manifest and in a run."""
         return audit.audit
 
 
+def _query(model: Model) -> dg.MetadataValue[Any] | None:
+    return dg.MetadataValue.md(f"```sql\n{model.query}\n```") if model.query else None
+
+
+_FACTS: Mapping[str, Callable[[Model], Any]] = {
+    "cron": lambda model: model.cron if not model.cron_tz else f"{model.cron} ({model.cron_tz})",
+    "tags": lambda model: ", ".join(model.tags),
+    "partitioned_by": lambda model: ", ".join(model.partitioned_by),
+    "clustered_by": lambda model: ", ".join(model.clustered_by),
+    "grain": lambda model: ", ".join(model.grain),
+    "query": _query,
+}
+METADATA_KEYS = (
+    "kind",
+    "cron",
+    "start",
+    "end",
+    "dialect",
+    "time_column",
+    "partitioned_by",
+    "clustered_by",
+    "grain",
+    "path",
+    "query",
+)
+"""The facts that `SQLMeshTranslator.get_metadata` is asked for: names of the manifest's fields. Others may be asked for too."""
+
+
 def split_fqn(fqn: str) -> list[str]:
     """The unquoted parts of a fully qualified name: catalog, schema, table."""
     return [quoted.replace('""', '"') or bare for quoted, bare in _QUOTED.findall(fqn)]
+
+
+def legal_owner(owner: str) -> str:
+    """An owner as Dagster takes it: an e-mail address as it is, anything else as a team."""
+    if _EMAIL.fullmatch(owner):
+        return owner
+    return f"team:{safe_name(owner.removeprefix('team:'), allowed='-.')}"
 
 
 def safe_name(text: str, *, allowed: str = "") -> str:
@@ -112,6 +163,11 @@ def safe_tag(text: str) -> str:
     """The text as a legal tag key of Dagster: at most 63 letters, digits, ``_``, ``-`` and ``.``."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or short_digest(text)
     return name if len(name) <= 63 else f"{name[:54]}_{short_digest(text)}"
+
+
+def safe_tag_value(text: str) -> str:
+    """The text as a legal tag value of Dagster: nothing, or as a key."""
+    return safe_tag(text) if text else ""
 
 
 def short_digest(text: str) -> str:

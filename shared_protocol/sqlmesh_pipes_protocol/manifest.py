@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import orjson
 
 from sqlmesh_pipes_protocol import shapes
 from sqlmesh_pipes_protocol.codec import dumps
+from sqlmesh_pipes_protocol.digest import project_digest
 from sqlmesh_pipes_protocol.errors import DecodeError, ManifestError, VersionMismatchError
 from sqlmesh_pipes_protocol.events import Timestamp, Versions
 from sqlmesh_pipes_protocol.version import check_version
@@ -183,30 +184,78 @@ class Manifest:
     """Only where the manifest was asked to tell it."""
 
 
-def load_manifest(path: Path) -> Manifest:
+def load_manifest(path: Path, projects: Sequence[Path] = (), gateway: str | None = None) -> Manifest:
     """Read and validate a manifest.
+
+    Args:
+        path: where it stands.
+        projects: the directories that it is to be of, for the command that writes it; by default the one that it stands in.
+        gateway: that it is to be of, for the same.
 
     Raises:
         ManifestError: there is none, it is damaged, or of another protocol major; it says how to make a new one.
     """
-    output = "" if path.name == DEFAULT_MANIFEST_NAME else f" --output {shlex.quote(str(path))}"
-    remedy = f"Write it with: sqlmesh-runner manifest --project {shlex.quote(str(path.parent))}{output}"
+    remedy = _remedy(path, projects, gateway)
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ManifestError(f"The manifest {path} is larger than {MAX_MANIFEST_BYTES:,} bytes. {remedy}")
-        value = orjson.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ManifestError(f"There is no SQLMesh manifest at {path}. {remedy}") from None
     except OSError as error:
         raise ManifestError(f"The manifest {path} cannot be read: {error.strerror}. {remedy}") from error
-    except orjson.JSONDecodeError as error:
-        raise ManifestError(f"The manifest {path} is no JSON ({error}). {remedy}") from error
     try:
-        if isinstance(value, dict):
-            check_version(value.get("v"), subject="manifest")
-        return shapes.read(Manifest, value)
+        return read_manifest(content)
     except (DecodeError, VersionMismatchError) as error:
         raise ManifestError(f"The manifest {path} cannot be used: {error}. {remedy}") from error
+
+
+def read_manifest(content: bytes) -> Manifest:
+    """A manifest from its JSON.
+
+    Raises:
+        DecodeError: it is no JSON, or has another shape.
+        VersionMismatchError: it is of another protocol major.
+    """
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError("$", "JSON", str(error)) from error
+    if isinstance(value, dict):
+        check_version(value.get("v"), subject="manifest")
+    return shapes.read(Manifest, value)
+
+
+def staleness(
+    manifest: Manifest, path: Path, projects: Sequence[Path], gateway: str | None = None
+) -> str | None:
+    """What of a manifest no longer fits its project, and the command that mends it, in one sentence each; None if all does.
+
+    Args:
+        manifest: as it was read.
+        path: where it stands, for the message.
+        projects: the project directories, the first one first.
+        gateway: the one that is asked for; None for whichever the manifest is of.
+    """
+    remedy = _remedy(path, projects, gateway)
+    if gateway is not None and manifest.gateway is not None and gateway.lower() != manifest.gateway.lower():
+        return f"The manifest {path} is of the gateway {manifest.gateway!r}, and {gateway!r} is asked for. {remedy}"
+    if project_digest(projects) != manifest.digest:
+        listed = ", ".join(map(str, projects))
+        return f"The manifest {path} is stale: files of {listed} have changed since {manifest.created_at}. {remedy}"
+    return None
+
+
+def _remedy(path: Path, projects: Sequence[Path], gateway: str | None) -> str:
+    projects = projects or (path.parent,)
+    command = ["sqlmesh-runner", "manifest"]
+    for project in projects:
+        command += ["--project", str(project)]
+    if gateway is not None:
+        command += ["--gateway", gateway]
+    if path != projects[0] / DEFAULT_MANIFEST_NAME:
+        command += ["--output", str(path)]
+    return f"Write it with: {shlex.join(command)}"
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

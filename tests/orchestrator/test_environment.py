@@ -35,9 +35,11 @@ def test_the_orchestrator_imports_nothing_of_the_runner():
 def test_the_public_names_are_these():
     assert dagster_sqlmesh_pipes.__all__ == [
         "DuplicateAssetKeyError",
+        "ExternalAssetKeyError",
         "LaunchError",
         "Launcher",
         "ManifestError",
+        "PartitionsError",
         "Runner",
         "RunnerCall",
         "SQLMeshPipesError",
@@ -45,6 +47,14 @@ def test_the_public_names_are_these():
         "SQLMeshResource",
         "SQLMeshRunConfig",
         "SQLMeshTranslator",
+        "SelectionError",
         "SubprocessLauncher",
+        "TagConventionWarning",
+        "build_sqlmesh_asset_selection",
+        "build_sqlmesh_schedule",
+        "sqlmesh_adaptive_schedule_factory",
         "sqlmesh_assets",
+        "sqlmesh_assets_factory",
+        "sqlmesh_definitions_factory",
+        "unprovided_externals",
     ]

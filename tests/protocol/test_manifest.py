@@ -101,10 +101,10 @@ def _symlink_loop(path: Path) -> None:
     ("damage", "words", "cause"),
     [
         pytest.param(_missing, ["There is no SQLMesh manifest at"], None, id="missing"),
-        pytest.param(_no_json, ["is no JSON", "line 1 column 1"], orjson.JSONDecodeError, id="not JSON"),
-        pytest.param(_empty, ["is no JSON"], orjson.JSONDecodeError, id="empty"),
-        pytest.param(_torn, ["is no JSON"], orjson.JSONDecodeError, id="torn"),
-        pytest.param(_no_unicode, ["is no JSON"], orjson.JSONDecodeError, id="not Unicode"),
+        pytest.param(_no_json, ["expected JSON", "line 1 column 1"], DecodeError, id="not JSON"),
+        pytest.param(_empty, ["expected JSON"], DecodeError, id="empty"),
+        pytest.param(_torn, ["expected JSON"], DecodeError, id="torn"),
+        pytest.param(_no_unicode, ["expected JSON"], DecodeError, id="not Unicode"),
         pytest.param(_list, ["cannot be used", "$: expected an object"], DecodeError, id="a list"),
         pytest.param(
             _other_tool, ["cannot be used", "$.v: expected a version"], DecodeError, id="another tool's"

@@ -1,0 +1,123 @@
+"""A schedule that fires when one of the models' crons elapses, and starts a run only if something is due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import dagster as dg
+
+from dagster_sqlmesh_pipes.compat import UNFINISHED
+from dagster_sqlmesh_pipes.crons import shortest_gap, union
+from dagster_sqlmesh_pipes.due import Due, Source, due_by_record, due_by_state, parse_time
+from dagster_sqlmesh_pipes.errors import LaunchError, PartitionsError
+from dagster_sqlmesh_pipes.resource import SQLMeshResource
+from dagster_sqlmesh_pipes.specs import MODEL_KEY, runnable
+from dagster_sqlmesh_pipes.translator import WITHOUT_TURNS
+from sqlmesh_pipes_protocol.errors import ProtocolError
+from sqlmesh_pipes_protocol.manifest import Model
+
+Granularity = Literal["union", "finest"]
+
+
+def build_sqlmesh_schedule(
+    assets: Sequence[dg.AssetsDefinition],
+    resource: SQLMeshResource,
+    *,
+    job: Any,
+    name: str = "sqlmesh_adaptive_schedule",
+    granularity: Granularity = "union",
+    due: Source = "record",
+    default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+) -> dg.ScheduleDefinition:
+    """A schedule for a job of SQLMesh's assets.
+
+    It fires whenever a model's cron elapses. A tick asks what is due and requests those assets alone, or is skipped and says when
+    the next model is due. It is skipped as well while a run of these assets is not over. What failed or was missed is due
+    until it has run, and so is caught up by the next tick.
+
+    Args:
+        assets: what `sqlmesh_assets` made of the resource's project.
+        resource: the project, its environment and its launcher.
+        job: of these assets.
+        name: of the schedule.
+        granularity: ``union`` fires at every model's own cron, ``finest`` at the most frequent of them only.
+        due: who is asked. ``record``: Dagster's own record and the manifest's crons, in milliseconds. ``state``: SQLMesh's
+            state, by ``sqlmesh-runner due``, exact also for what ran without Dagster, in the seconds that SQLMesh takes to start.
+        default_status: whether it runs as soon as it is deployed.
+
+    Raises:
+        PartitionsError: some of the assets have partitions: a tick is for no partition.
+    """
+    specs = [spec for definition in assets for spec in definition.specs if MODEL_KEY in spec.metadata]
+    partitioned = next((spec for spec in specs if spec.partitions_def is not None), None)
+    if partitioned is not None:
+        raise PartitionsError(
+            f"{partitioned.key.to_user_string()} has partitions, and the adaptive schedule asks for none: leave it out, "
+            "and schedule it with dagster.build_schedule_from_partitioned_job."
+        )
+    manifest = resource.project.manifest
+    by_fqn = {model.fqn: model for model in runnable(manifest)}
+    models = {spec.key: by_fqn[str(spec.metadata[MODEL_KEY])] for spec in specs}
+    keys = {model.fqn: key for key, model in models.items()}
+    crons, zone = schedule_crons(models.values(), granularity)
+    created_at = parse_time(manifest.created_at)
+
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        active = context.instance.get_runs(
+            dg.RunsFilter(job_name=job.name, statuses=list(UNFINISHED)), limit=1
+        )
+        if active:
+            return _overlap([active[0].run_id])
+        now = datetime.now(timezone.utc)
+        if resource.ignore_cron:
+            found = Due(keys=list(models), next_due=None)
+        elif due == "state":
+            try:
+                found = due_by_state(resource, keys)
+            except (LaunchError, ProtocolError) as error:
+                raise dg.Failure(f"SQLMesh's state does not say what is due: {error}") from error
+        else:
+            found = due_by_record(context.instance, models, now, created_at)
+        if found.running:
+            return _overlap(found.running)
+        if not found.keys:
+            when = f"; the next model is due at {found.next_due:%Y-%m-%d %H:%M} UTC" if found.next_due else ""
+            return dg.SkipReason(f"Nothing is due{when}.")
+        return dg.RunRequest(
+            run_key=None,
+            # The whole job is asked for without naming any asset.
+            asset_selection=None if len(found.keys) == len(models) else list(found.keys),
+            tags={"sqlmesh/environment": resource.environment},
+        )
+
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=crons,
+        execution_timezone=zone,
+        execution_fn=tick,
+        default_status=default_status,
+        description=f"Runs what is due in SQLMesh's environment {resource.environment}, when a model's cron elapses.",
+    )
+
+
+def schedule_crons(models: Iterable[Model], granularity: Granularity = "union") -> tuple[list[str], str]:
+    """When a schedule of these models has to fire: cron strings, and their time zone.
+
+    Models that no cron runs again and again count for nothing; if there are no others, the schedule fires daily.
+    """
+    crons = [(model.cron, model.cron_tz) for model in models if model.kind not in WITHOUT_TURNS]
+    crons = crons or [("@daily", None)]
+    if granularity == "finest":
+        finest = min(shortest_gap(*cron) for cron in crons)
+        crons = [cron for cron in crons if shortest_gap(*cron) == finest]
+    return union(crons)
+
+
+def _overlap(runs: Sequence[str]) -> dg.SkipReason:
+    listed = ", ".join(runs)
+    return dg.SkipReason(
+        f"A run of these assets is not over: {listed}. What is due is left to the next tick."
+    )
