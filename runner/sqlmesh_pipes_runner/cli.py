@@ -203,7 +203,6 @@ def manifest(
 
         built = build_manifest(
             RunOptions(projects=projects, gateway=gateway, config=config),
-            warn=lambda warning: click.echo(f"Warning: {warning}", err=True),
             column_lineage=not no_column_lineage,
         )
         if output == "-":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,7 +38,11 @@ from sqlmesh_pipes_runner.run import versions
 Warn = Callable[[str], object]
 
 
-def build_manifest(options: RunOptions, *, warn: Warn, column_lineage: bool = True) -> Manifest:
+def to_stderr(warning: str) -> None:
+    print(f"Warning: {warning}", file=sys.stderr, flush=True)
+
+
+def build_manifest(options: RunOptions, *, warn: Warn = to_stderr, column_lineage: bool = True) -> Manifest:
     """Load the projects and describe them.
 
     Args:
@@ -61,7 +66,7 @@ def build_manifest(options: RunOptions, *, warn: Warn, column_lineage: bool = Tr
 
 
 def describe(
-    context: Context, projects: Sequence[Path], *, warn: Warn, column_lineage: bool = True
+    context: Context, projects: Sequence[Path], *, warn: Warn = to_stderr, column_lineage: bool = True
 ) -> Manifest:
     """The manifest of a loaded context; the arguments are those of `build_manifest`."""
     models = context.models
