@@ -11,6 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.definition.asset_spec import (
+    SYSTEM_METADATA_KEY_AUTO_CREATED_STUB_ASSET,
+)
 from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
@@ -34,6 +37,11 @@ _RECORDED = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSE
 def is_dev() -> bool:
     """Whether this process belongs to ``dagster dev`` or ``dg dev``."""
     return using_dagster_dev()
+
+
+def is_stub(spec: dg.AssetSpec) -> bool:
+    """Whether Dagster made the spec up, for a key that others depend on and nobody defines."""
+    return SYSTEM_METADATA_KEY_AUTO_CREATED_STUB_ASSET in spec.metadata
 
 
 def is_valid_cron(cron: str) -> bool:

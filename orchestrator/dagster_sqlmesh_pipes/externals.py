@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from dagster_sqlmesh_pipes.compat import is_stub
 from dagster_sqlmesh_pipes.specs import MODEL_KEY
 
 
@@ -14,7 +15,7 @@ def unprovided_externals(definitions: dg.Definitions) -> dict[dg.AssetKey, list[
     filled outside of Dagster can be declared with a bare `dagster.AssetSpec`.
     """
     specs = list(definitions.resolve_all_asset_specs())
-    provided = {spec.key for spec in specs}
+    provided = {spec.key for spec in specs if not is_stub(spec)}
     missing: dict[dg.AssetKey, list[str]] = {}
     for spec in specs:
         if MODEL_KEY in spec.metadata:

@@ -222,7 +222,7 @@ class _Parser:
         if not found and not _WILDCARDS & set(pattern):
             names = [name for node in self._nodes.values() for name in node.names]
             near = difflib.get_close_matches(pattern, names, n=1)
-            raise self._error(f"there is no model {pattern!r}" + (f"; is it {near[0]}?" if near else ""))
+            raise self._error(f"there is no model {pattern!r}" + (f"; there is {near[0]}" if near else ""))
         return found
 
     @cached_property

@@ -6,6 +6,7 @@ audit that it belongs to, in every process.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,9 +207,12 @@ def _links(
         links["dagster/column_lineage"] = dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))
     path = next((path for root in project_dirs if model.path and (path := root / model.path).is_file()), None)
     if path is not None:
-        links["dagster/code_references"] = dg.CodeReferencesMetadataValue(
-            code_references=[dg.LocalFileCodeReference(file_path=str(path), line_number=1, label=model.name)]
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", dg.BetaWarning
+            )  # of two classes that this metadata key is made of
+            reference = dg.LocalFileCodeReference(file_path=str(path), line_number=1, label=model.name)
+            links["dagster/code_references"] = dg.CodeReferencesMetadataValue(code_references=[reference])
     return links
 
 
