@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import uuid
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from sqlmesh_pipes_protocol import (
     event_schema,
     manifest_schema,
 )
-from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError
+from sqlmesh_pipes_runner.errors import EXIT_OK, NoAnswerError, RunnerError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity
 
 if TYPE_CHECKING:
@@ -182,41 +183,46 @@ def run(
 @click.option(
     "--no-column-lineage", is_flag=True, help="Do not tell what each column is computed from: some faster."
 )
+@click.option(
+    "--environment",
+    metavar="NAME",
+    help="Tell what is deployed in this environment as well, read from SQLMesh's state.",
+)
 def manifest(
     projects: tuple[Path, ...],
     gateway: str | None,
     config: str | None,
     output: str | None,
     no_column_lineage: bool,
+    environment: str | None,
 ) -> None:
     """Write what Dagster needs to know of the project: models, audits, dependencies, columns."""
     from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
-    from sqlmesh_pipes_runner.failures import exit_code_of
     from sqlmesh_pipes_runner.options import RunOptions
-    from sqlmesh_pipes_runner.run import check_project, run_error
 
     projects = projects or (Path(),)
-    try:
-        for project in projects:
-            check_project(project)
+    options = RunOptions(projects=projects, gateway=gateway, config=config, environment=environment)
+    with _told():
+        _check_projects(projects)
         from sqlmesh_pipes_runner.manifest import build_manifest
 
-        built = build_manifest(
-            RunOptions(projects=projects, gateway=gateway, config=config),
-            column_lineage=not no_column_lineage,
-        )
-        if output == "-":
-            sys.stdout.buffer.write(dump_manifest(built))
-            return
-        path = Path(output) if output else projects[0] / DEFAULT_MANIFEST_NAME
+        built = build_manifest(options, column_lineage=not no_column_lineage)
+    if output == "-":
+        sys.stdout.buffer.write(dump_manifest(built))
+        return
+    path = Path(output) if output else projects[0] / DEFAULT_MANIFEST_NAME
+    try:
         write_manifest(built, path)
-    except RunnerError as error:
-        raise click.UsageError(str(error)) from error
-    except Exception as error:  # noqa: BLE001 - the process's boundary; one sentence, and the exit status
-        info = run_error(error)
-        click.echo(f"Error: the manifest cannot be made: {info.message}", err=True)
-        sys.exit(exit_code_of(info.category))
-    click.echo(f"{path}: {len(built.models)} models, {len(built.external_models)} external.", err=True)
+    except OSError as error:
+        raise click.UsageError(f"The manifest cannot be written to {path}: {error.strerror}.") from error
+    deployed = (
+        f", {len(built.deployment.models)} deployed in {built.deployment.environment}"
+        if built.deployment
+        else ""
+    )
+    click.echo(
+        f"{path}: {len(built.models)} models, {len(built.external_models)} external{deployed}.", err=True
+    )
 
 
 _SCHEMAS = {"events": event_schema, "manifest": manifest_schema, "due": due_schema}
@@ -228,6 +234,27 @@ def schema(subject: str) -> None:
     """Print the JSON Schema of a line of the event stream, of the manifest, or of what `due` reports."""
     declared = _SCHEMAS[subject]()
     sys.stdout.buffer.write(orjson.dumps(declared, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _check_projects(projects: tuple[Path, ...]) -> None:
+    from sqlmesh_pipes_runner.run import check_project
+
+    for project in projects:
+        check_project(project)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong with a question ends the process, with one sentence and the status that says why."""
+    try:
+        yield
+    except NoAnswerError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except RunnerError as error:
+        raise click.UsageError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"{error}: install dagster-sqlmesh-pipes[sqlmesh].") from error
 
 
 def _open_pipes() -> PipesContext:

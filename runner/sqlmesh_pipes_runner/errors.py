@@ -19,3 +19,15 @@ class UsageError(RunnerError):
 
 class RunInterruptedError(RunnerError):
     """The run was told to stop; raised where SQLMesh is between batches, or before it has any."""
+
+
+class NoAnswerError(RunnerError):
+    """A question about a project cannot be answered; the message has no secrets in it.
+
+    Attributes:
+        exit_code: the status that says why.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)

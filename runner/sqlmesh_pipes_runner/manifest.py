@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from sqlglot import exp
-from sqlmesh.core.console import NoopConsole
 from sqlmesh.core.context import Context
 
 from sqlmesh_pipes_protocol.audits import audit_identities
@@ -27,11 +28,12 @@ from sqlmesh_pipes_protocol.manifest import (
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 from sqlmesh_pipes_runner.adapter import (
     ColumnSources,
+    ReadingContext,
+    StateContext,
     audit_calls,
     column_sources,
-    console_replaced,
-    load_configs,
 )
+from sqlmesh_pipes_runner.answers import answer
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.run import versions
 
@@ -46,23 +48,27 @@ def build_manifest(options: RunOptions, *, warn: Warn = to_stderr, column_lineag
     """Load the projects and describe them.
 
     Args:
-        options: the projects, their gateway and configuration.
+        options: the projects, their gateway and configuration. With an environment, the manifest tells what is deployed
+            in it.
         warn: takes, in a sentence, what the manifest could not be told.
         column_lineage: tell what each column is computed from.
 
     Raises:
-        UsageError: a project or its gateway does not exist.
-        sqlmesh.utils.errors.SQLMeshError: SQLMesh cannot load a project.
+        UsageError: a project, its gateway or the environment does not exist.
+        NoAnswerError: SQLMesh cannot load a project, or its state is out of reach.
     """
-    configs = load_configs(options)
-    with console_replaced(NoopConsole()):
-        context = Context(
-            paths=[str(path) for path in options.projects], config=configs, gateway=options.gateway
-        )
-        try:
-            return describe(context, options.projects, warn=warn, column_lineage=column_lineage)
-        finally:
-            context.close()
+
+    def build(configs: Mapping[Path, Any]) -> Manifest:
+        if options.environment is None:
+            # SQLMesh's own: with a project of several repositories it may look at the state, and make one.
+            with closing(StateContext(options, configs, load=True)) as context:
+                return describe(context, options.projects, warn=warn, column_lineage=column_lineage)
+        with closing(ReadingContext(options, configs, load=True)) as context:
+            deployment = context.deployment()
+            manifest = describe(context, options.projects, warn=warn, column_lineage=column_lineage)
+            return replace(manifest, deployment=deployment)
+
+    return answer(options, build, otherwise="the manifest cannot be made")
 
 
 def describe(

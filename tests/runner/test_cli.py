@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
@@ -29,6 +32,21 @@ def terminal(events):
     found = [event for event in events if event["kind"] in TERMINAL]
     assert max(Counter(event["model"] for event in found).values(), default=1) == 1
     return {event["model"]: event for event in found}
+
+
+@contextmanager
+def locked(warehouse):
+    """Another process has the database open."""
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(warehouse.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            yield
+        finally:
+            holder.stdin.close()
+            holder.wait(20)
 
 
 def of(events, kind):
@@ -189,6 +207,14 @@ def test_a_signal_that_is_not_ready_holds_a_model_and_what_reads_it_back(make_wa
         (["run", "prod", "-v", "-q"], "exclude each other"),
         (["run", "prod", "--grace-period", "-1"], "--grace-period"),
         (["manifest", "--gateway", "x"], "There is no gateway 'x'"),
+        (
+            ["manifest", "--output", "missing/m.json"],
+            "The manifest cannot be written to missing/m.json: No such",
+        ),
+        (
+            ["manifest", "--environment", "nowhere"],
+            "There is no environment 'nowhere' in the state of gateway 'local' (it has prod)",
+        ),
     ],
 )
 def test_what_does_not_exist_is_said_in_one_sentence_with_exit_status_2(warehouse, arguments, says):
@@ -223,22 +249,21 @@ def test_a_run_that_could_not_be_still_ends_with_its_last_event(warehouse):
 
 
 def test_a_database_that_is_locked_by_another_process_makes_the_exit_status_3(warehouse):
-    import subprocess
-    import sys
-
-    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(warehouse.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        try:
-            assert holder.stdout.readline() == b"held\n"
-            result, events = warehouse.run()
-        finally:
-            holder.stdin.close()
-            holder.wait(20)
+    with locked(warehouse):
+        result, events = warehouse.run()
 
     assert result.exit_code == 3
     assert (events[-1]["error"]["category"], events[-1]["error"]["transient"]) == ("lock", True)
+
+
+def test_a_manifest_of_what_is_deployed_needs_the_state_and_exits_with_3_without_it(warehouse):
+    with locked(warehouse):
+        result = warehouse.invoke("manifest", "--environment", "prod")
+
+    assert result.exit_code == 3
+    assert re.search(r"^Error: the manifest cannot be made: .*lock", result.stderr)
+    assert result.stderr.count("\n") == 1
+    assert not (warehouse.path / DEFAULT_MANIFEST_NAME).exists()
 
 
 def test_a_selection_runs_its_upstream_too_unless_told_not_to(warehouse):

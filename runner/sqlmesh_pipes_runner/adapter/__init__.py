@@ -13,11 +13,14 @@ from sqlmesh_pipes_runner.adapter.audits import audit_calls
 from sqlmesh_pipes_runner.adapter.lineage import ColumnSources, column_sources
 from sqlmesh_pipes_runner.adapter.loading import console_replaced, load_configs, secrets_of
 from sqlmesh_pipes_runner.adapter.scheduling import ReportingContext, ReportingScheduler
+from sqlmesh_pipes_runner.adapter.state import ReadingContext, StateContext
 
 __all__ = [
     "ColumnSources",
+    "ReadingContext",
     "ReportingContext",
     "ReportingScheduler",
+    "StateContext",
     "audit_calls",
     "column_sources",
     "console_replaced",

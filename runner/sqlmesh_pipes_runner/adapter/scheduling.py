@@ -13,9 +13,8 @@ from typing import Any
 
 from sqlglot import exp
 from sqlmesh.core.constants import PROD
-from sqlmesh.core.context import Context
 from sqlmesh.core.dialect import normalize_model_name
-from sqlmesh.core.environment import Environment, EnvironmentNamingInfo
+from sqlmesh.core.environment import EnvironmentNamingInfo
 from sqlmesh.core.scheduler import Scheduler
 from sqlmesh.core.snapshot import DeployabilityIndex, Snapshot, SnapshotEvaluator, merge_intervals
 from sqlmesh.core.state_sync import StateSync
@@ -26,6 +25,7 @@ from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.events import RunStarted, Storage, Timestamp, Versions
 from sqlmesh_pipes_runner.adapter.audits import failed_audits, tap_audits
 from sqlmesh_pipes_runner.adapter.loading import exits_are_errors
+from sqlmesh_pipes_runner.adapter.state import StateContext
 from sqlmesh_pipes_runner.cancel import Cancellation
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.failures import error_info
@@ -36,7 +36,7 @@ _PLAIN_NAME = re.compile(r'[\w.$"`\-]+')
 """A model's name, as opposed to a selection expression with operators or wildcards."""
 
 
-class ReportingContext(Context):
+class ReportingContext(StateContext):
     """A SQLMesh context whose scheduler reports to a recorder."""
 
     def __init__(
@@ -47,18 +47,12 @@ class ReportingContext(Context):
         cancellation: Cancellation,
         versions: Versions,
     ) -> None:
-        self._options = options
         self._recorder = recorder
         self._cancellation = cancellation
         self._versions = versions
         self.run_scheduler: ReportingScheduler | None = None
         # As `sqlmesh run` does: with one project nothing is loaded, models come from the state.
-        super().__init__(
-            paths=[str(path) for path in options.projects],
-            config=configs,
-            gateway=options.gateway,
-            load=len(options.projects) > 1,
-        )
+        super().__init__(options, configs, load=len(options.projects) > 1)
 
     def create_scheduler(
         self, snapshots: Iterable[Snapshot], snapshot_evaluator: SnapshotEvaluator
@@ -85,16 +79,8 @@ class ReportingContext(Context):
             UsageError: the environment has never been planned, or no model is selected.
         """
         options = self._options
-        environment = self.target_environment
         _check_times(options)
-        if self.state_reader.get_environment(environment) is None:
-            known = ", ".join(
-                sorted(summary.name for summary in self.state_reader.get_environments_summary())
-            )
-            raise UsageError(
-                f"There is no environment {environment!r} in the state of gateway {self.selected_gateway!r} "
-                f"(it has {known or 'none'}): create it with `sqlmesh plan {environment}`."
-            )
+        environment = self.deployed_environment().name
         return self.run(
             environment,
             start=options.start,
@@ -108,19 +94,10 @@ class ReportingContext(Context):
 
     def _new_state_sync(self) -> StateSync:
         state_sync = super()._new_state_sync()
-        for adapter in (getattr(state_sync, "engine_adapter", None), self.engine_adapter):
-            if adapter is not None:
-                # Connected here, where a failure ends the run. SQLMesh swallows the first one where it looks for its state,
-                # and then goes on with a DuckDB in memory if the file of a `catalogs` connection is locked.
-                _ = adapter.cursor
+        _ = (
+            self.engine_adapter.cursor
+        )  # a run needs the warehouse as well; connected here for the same reason
         return state_sync
-
-    @property
-    def target_environment(self) -> str:
-        name: str = Environment.sanitize_name(
-            self._options.environment or self.config.default_target_environment
-        )
-        return name
 
     def _started(self, scheduler: ReportingScheduler, selected: Sequence[str]) -> None:
         options = self._options

@@ -1,0 +1,42 @@
+"""Questions about a project that is not run: its configurations, and what went wrong in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlmesh.core.console import NoopConsole
+
+from sqlmesh_pipes_runner.adapter import console_replaced, load_configs, secrets_of
+from sqlmesh_pipes_runner.errors import NoAnswerError, RunnerError
+from sqlmesh_pipes_runner.failures import exit_code_of
+from sqlmesh_pipes_runner.options import RunOptions
+from sqlmesh_pipes_runner.run import run_error
+from sqlmesh_pipes_runner.secrets import Masker
+
+T = TypeVar("T")
+
+
+def answer(options: RunOptions, ask: Callable[[dict[Path, Any]], T], *, otherwise: str) -> T:
+    """What ``ask`` returns, given the projects' configurations; SQLMesh itself prints nothing meanwhile.
+
+    Args:
+        options: the projects.
+        ask: may raise whatever SQLMesh, a driver or a user's code raises.
+        otherwise: how the sentence begins that says why there is no answer.
+
+    Raises:
+        UsageError: a project or its gateway does not exist, or ``ask`` was asked for what does not.
+        NoAnswerError: ``ask`` raised something else.
+    """
+    configs = load_configs(options)
+    with console_replaced(NoopConsole()):
+        try:
+            return ask(configs)
+        except RunnerError:
+            raise
+        except Exception as error:  # of any kind, as in a run; told in one sentence
+            info = run_error(error)
+            message = Masker(secrets_of(configs)).text(f"{otherwise}: {info.message}")
+            raise NoAnswerError(message, exit_code_of(info.category)) from error
