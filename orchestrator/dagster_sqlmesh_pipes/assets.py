@@ -13,6 +13,7 @@ from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.selection import Select, select_specs
 from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, MODEL_KEY, build_specs, runnable
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
+from sqlmesh_pipes_protocol.manifest import collector_paused
 
 
 def sqlmesh_assets(
@@ -67,32 +68,34 @@ def sqlmesh_assets(
         PartitionsError: partitions were asked for where there can be none.
     """
     manifest = project.manifest
-    specs = build_specs(
-        manifest,
-        translator or SQLMeshTranslator(),
-        group_name=group_name,
-        owners=owners,
-        external_asset_mapping=external_asset_mapping,
-        project_dirs=project.project_dirs,
-    )
-    chosen = select_specs(specs.assets, select, exclude)
-    checks = specs.checks_of(chosen)
-    if partitions:
-        models = {model.fqn: model for model in runnable(manifest)}
-        definition = partitions_definition([models[str(spec.metadata[MODEL_KEY])] for spec in chosen])
-        chosen = [spec.replace_attributes(partitions_def=definition) for spec in chosen]
+    with collector_paused():
+        specs = build_specs(
+            manifest,
+            translator or SQLMeshTranslator(),
+            group_name=group_name,
+            owners=owners,
+            external_asset_mapping=external_asset_mapping,
+            project_dirs=project.project_dirs,
+        )
+        chosen = select_specs(specs.assets, select, exclude)
+        checks = specs.checks_of(chosen)
+        if partitions:
+            models = {model.fqn: model for model in runnable(manifest)}
+            definition = partitions_definition([models[str(spec.metadata[MODEL_KEY])] for spec in chosen])
+            chosen = [spec.replace_attributes(partitions_def=definition) for spec in chosen]
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        return dg.multi_asset(
-            name=name or re.sub(r"\W", "_", function.__name__),
-            specs=chosen,
-            check_specs=checks,
-            can_subset=True,
-            op_tags={**(op_tags or {}), MODEL_COUNT_TAG: str(len(specs.assets))},
-            retry_policy=retry_policy,
-            pool=pool,
-            required_resource_keys=required_resource_keys,
-            backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
-        )(function)
+        with collector_paused():
+            return dg.multi_asset(
+                name=name or re.sub(r"\W", "_", function.__name__),
+                specs=chosen,
+                check_specs=checks,
+                can_subset=True,
+                op_tags={**(op_tags or {}), MODEL_COUNT_TAG: str(len(specs.assets))},
+                retry_policy=retry_policy,
+                pool=pool,
+                required_resource_keys=required_resource_keys,
+                backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+            )(function)
 
     return decorate

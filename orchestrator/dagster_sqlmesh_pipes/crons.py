@@ -11,7 +11,9 @@ from zoneinfo import ZoneInfo
 from dagster_sqlmesh_pipes.compat import cron_ticks, is_valid_cron
 
 _SAMPLE = 2_100
-"""Ticks to look at: a week of the finest cron that SQLMesh allows, every five minutes."""
+"""Ticks to look at, at most: a week of the finest cron that SQLMesh allows, every five minutes."""
+_PATTERNS = ((5, timedelta(days=63)), (200, timedelta(days=8)))
+"""Ticks and time that show a cron's pattern: two months of one that elapses rarely, a week of one that elapses often."""
 _HORIZON = timedelta(days=4 * 366)
 _SAMPLE_START = datetime(2025, 1, 1, tzinfo=timezone.utc)
 
@@ -52,12 +54,12 @@ def _gaps(cron: str, zone: str | None) -> list[timedelta]:
     readable = dagster_cron(cron)
     if readable is None:
         return [timedelta(days=1)]
-    ticks = list(
-        itertools.takewhile(
-            lambda tick: tick < _SAMPLE_START + _HORIZON,
-            itertools.islice(cron_ticks(readable, zone, _SAMPLE_START), _SAMPLE),
-        )
-    )
+    ticks: list[datetime] = []
+    for tick in itertools.islice(cron_ticks(readable, zone, _SAMPLE_START), _SAMPLE):
+        time = tick - _SAMPLE_START
+        if time > _HORIZON or any(len(ticks) >= number and time > enough for number, enough in _PATTERNS):
+            break
+        ticks.append(tick)
     return [later - earlier for earlier, later in itertools.pairwise(ticks)] or [_HORIZON]
 
 
