@@ -16,13 +16,14 @@ import orjson
 
 from sqlmesh_pipes_protocol import (
     PROTOCOL_VERSION,
+    ManifestError,
     ProtocolError,
     RunRequest,
     due_schema,
     event_schema,
     manifest_schema,
 )
-from sqlmesh_pipes_runner.errors import EXIT_OK, NoAnswerError, RunnerError
+from sqlmesh_pipes_runner.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, NoAnswerError, RunnerError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity
 
 if TYPE_CHECKING:
@@ -188,6 +189,11 @@ def run(
     metavar="NAME",
     help="Tell what is deployed in this environment as well, read from SQLMesh's state.",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing: say by the exit status whether the manifest fits the project's files. Needs no SQLMesh.",
+)
 def manifest(
     projects: tuple[Path, ...],
     gateway: str | None,
@@ -195,12 +201,29 @@ def manifest(
     output: str | None,
     no_column_lineage: bool,
     environment: str | None,
+    check: bool,
 ) -> None:
-    """Write what Dagster needs to know of the project: models, audits, dependencies, columns."""
+    """Write what Dagster needs to know of the project: models, audits, dependencies, columns.
+
+    \b
+    Exit status: 0 written; with --check: it fits
+                 1 SQLMesh cannot load the project; with --check: the manifest is stale
+                 2 usage or configuration; with --check: the manifest is missing or cannot be used
+                 3 infrastructure: state or warehouse out of reach, or locked
+    """
     from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
     from sqlmesh_pipes_runner.options import RunOptions
 
     projects = projects or (Path(),)
+    path = Path(output) if output else projects[0] / DEFAULT_MANIFEST_NAME
+    if check:
+        if environment is not None or no_column_lineage or output == "-":
+            raise click.UsageError(
+                "--check looks at a file that there is: --environment, --no-column-lineage and --output - "
+                "are for writing one."
+            )
+        _check_manifest(path, projects, gateway)
+        return
     options = RunOptions(projects=projects, gateway=gateway, config=config, environment=environment)
     with _told():
         _check_projects(projects)
@@ -210,7 +233,6 @@ def manifest(
     if output == "-":
         sys.stdout.buffer.write(dump_manifest(built))
         return
-    path = Path(output) if output else projects[0] / DEFAULT_MANIFEST_NAME
     try:
         write_manifest(built, path)
     except OSError as error:
@@ -234,6 +256,26 @@ def schema(subject: str) -> None:
     """Print the JSON Schema of a line of the event stream, of the manifest, or of what `due` reports."""
     declared = _SCHEMAS[subject]()
     sys.stdout.buffer.write(orjson.dumps(declared, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _check_manifest(path: Path, projects: tuple[Path, ...], gateway: str | None) -> None:
+    """Ends the process unless the manifest fits. In a hook or a health check this has to be fast: without SQLMesh."""
+    from sqlmesh_pipes_protocol.manifest import load_manifest, staleness
+
+    with _told():
+        _check_projects(projects)
+    try:
+        reason = staleness(load_manifest(path, projects, gateway), path, projects, gateway)
+    except ManifestError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_USAGE)
+    except OSError as error:
+        click.echo(f"{error.filename} cannot be read: {error.strerror}.", err=True)
+        sys.exit(EXIT_USAGE)
+    if reason is not None:
+        click.echo(reason, err=True)
+        sys.exit(EXIT_FAILED)
+    click.echo(f"{path} fits.", err=True)
 
 
 def _check_projects(projects: tuple[Path, ...]) -> None:

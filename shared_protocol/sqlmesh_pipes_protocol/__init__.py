@@ -11,7 +11,12 @@ from sqlmesh_pipes_protocol.errors import (
     VersionMismatchError,
 )
 from sqlmesh_pipes_protocol.framing import EventStream, LineSplitter, frame, parse_line
-from sqlmesh_pipes_protocol.manifest import Manifest, load_manifest, write_manifest
+from sqlmesh_pipes_protocol.manifest import (
+    Manifest,
+    load_manifest,
+    staleness,
+    write_manifest,
+)
 from sqlmesh_pipes_protocol.request import RunRequest
 from sqlmesh_pipes_protocol.schema import due_schema, event_schema, manifest_schema
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
@@ -42,5 +47,6 @@ __all__ = [
     "manifest_schema",
     "parse_line",
     "read_due_report",
+    "staleness",
     "write_manifest",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import stat
@@ -22,9 +23,11 @@ from sqlmesh_pipes_protocol import (
     ProtocolError,
     VersionMismatchError,
     load_manifest,
+    staleness,
     write_manifest,
 )
 from sqlmesh_pipes_protocol import manifest as manifest_module
+from sqlmesh_pipes_protocol.digest import project_digest
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest-1.json"
 
@@ -301,3 +304,81 @@ def test_without_its_directory_a_manifest_is_not_written(valid: Manifest, tmp_pa
         write_manifest(valid, tmp_path / "nowhere" / "sqlmesh_manifest.json")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    (folder / "models").mkdir(parents=True)
+    (folder / "config.yaml").write_text("gateways: {}")
+    (folder / "models" / "orders.sql").write_text("SELECT 1 AS id")
+    return folder
+
+
+def _made_of(valid: Manifest, *projects: Path) -> Manifest:
+    return dataclasses.replace(valid, digest=project_digest(projects))
+
+
+def test_a_manifest_fits_the_files_that_it_was_made_of(valid: Manifest, project: Path) -> None:
+    manifest = _made_of(valid, project)
+
+    assert staleness(manifest, project / "m.json", [project]) is None
+    assert staleness(manifest, project / "m.json", [project], "Warehouse") is None  # as SQLMesh reads it
+
+
+@pytest.mark.parametrize("change", ["edited", "added", "gone"])
+def test_a_manifest_is_stale_once_a_file_of_the_project_has_changed(
+    change: str, valid: Manifest, project: Path
+) -> None:
+    manifest = _made_of(valid, project)
+    if change == "edited":
+        (project / "models" / "orders.sql").write_text("SELECT 2 AS id")
+    elif change == "added":
+        (project / "models" / "returns.sql").write_text("SELECT 1 AS id")
+    else:
+        (project / "models" / "orders.sql").unlink()
+    path = project / "sqlmesh_manifest.json"
+
+    assert staleness(manifest, path, [project]) == (
+        f"The manifest {path} is stale: files of {project} have changed since 2026-01-07T06:30:00.000001Z. "
+        f"Write it with: sqlmesh-runner manifest --project {project}"
+    )
+
+
+def test_a_manifest_of_several_projects_is_stale_for_some_of_them_or_in_another_order(
+    valid: Manifest, project: Path, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "config.yaml").write_text("project: shared")
+    manifest = _made_of(valid, project, shared)
+    path = project / "m.json"
+
+    assert staleness(manifest, path, [project, shared]) is None
+    assert staleness(manifest, path, [project]) is not None
+    reason = staleness(manifest, path, [shared, project])
+    assert reason is not None
+    assert reason.endswith(f"manifest --project {shared} --project {project} --output {path}")
+
+
+def test_a_manifest_of_another_gateway_is_stale(valid: Manifest, project: Path) -> None:
+    manifest = _made_of(valid, project)
+    path = project / "sqlmesh_manifest.json"
+
+    assert staleness(manifest, path, [project], "ci") == (
+        f"The manifest {path} is of the gateway 'warehouse', and 'ci' is asked for. "
+        f"Write it with: sqlmesh-runner manifest --project {project} --gateway ci"
+    )
+
+
+def test_an_error_names_the_command_for_the_project_and_the_gateway_that_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "sqlmesh_manifest.json"
+
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path, [Path("my shop")], "ci")
+
+    assert str(caught.value).endswith(
+        f"Write it with: sqlmesh-runner manifest --project 'my shop' --gateway ci --output {path}"
+    )

@@ -33,6 +33,7 @@ NAMES = [
     "manifest_schema",
     "parse_line",
     "read_due_report",
+    "staleness",
     "write_manifest",
 ]
 
