@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -55,12 +55,20 @@ def _gaps(cron: str, zone: str | None) -> list[timedelta]:
     if readable is None:
         return [timedelta(days=1)]
     ticks: list[datetime] = []
-    for tick in itertools.islice(cron_ticks(readable, zone, _SAMPLE_START), _SAMPLE):
+    for tick in _sample(readable, zone):
+        ticks.append(
+            tick.astimezone(timezone.utc)
+        )  # two times of one zone are subtracted by what its clocks show
         time = tick - _SAMPLE_START
-        if time > _HORIZON or any(len(ticks) >= number and time > enough for number, enough in _PATTERNS):
+        # Ends after the tick that is too late: a cron of one month a year shows its pause.
+        if any(len(ticks) > number and time > enough for number, enough in _PATTERNS):
             break
-        ticks.append(tick)
     return [later - earlier for earlier, later in itertools.pairwise(ticks)] or [_HORIZON]
+
+
+def _sample(cron: str, zone: str | None) -> Iterator[datetime]:
+    ticks = itertools.islice(cron_ticks(cron, zone, _SAMPLE_START), _SAMPLE)
+    return itertools.takewhile(lambda tick: tick - _SAMPLE_START <= _HORIZON, ticks)
 
 
 def union(crons: Collection[tuple[str, str | None]]) -> tuple[list[str], str]:
@@ -95,9 +103,7 @@ def union(crons: Collection[tuple[str, str | None]]) -> tuple[list[str], str]:
 def _elsewhere(cron: str, zone: str | None, here: str) -> Iterable[str]:
     """Crons that fire daily, at each minute of the day at which a cron of another zone can elapse here."""
     there, target = ZoneInfo(zone or "UTC"), ZoneInfo(here)
-    ticks = (
-        tick.astimezone(there) for tick in itertools.islice(cron_ticks(cron, zone, _SAMPLE_START), _SAMPLE)
-    )
+    ticks = (tick.astimezone(there) for tick in _sample(cron, zone))
     minutes = {tick.hour * 60 + tick.minute for tick in ticks}
     hours_by_minute: dict[int, set[int]] = {}
     for difference in _differences(there, target):

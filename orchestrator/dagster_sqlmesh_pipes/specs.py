@@ -22,6 +22,7 @@ from dagster_sqlmesh_pipes.translator import (
     METADATA_KEYS,
     SQLMeshTranslator,
     legal_owner,
+    safe_group,
     safe_name,
     safe_tag,
     safe_tag_value,
@@ -136,7 +137,7 @@ def build_specs(
     externals = {fqn: external_key(fqn) for fqn in sorted(set().union(*read.values()) - keys.keys())}
     check_external_keys(externals, keys)
     known = {**externals, **keys}
-    group_name = safe_name(group_name) if group_name else None
+    group_name = safe_group(group_name) if group_name else None
     owners = [legal_owner(owner) for owner in owners] if owners else None
 
     assets: list[dg.AssetSpec] = []
@@ -157,7 +158,7 @@ def build_specs(
                     MODEL_KEY: model.fqn,
                 },
                 skippable=True,
-                group_name=(safe_name(own.group_name) if own.group_name else None)
+                group_name=(safe_group(own.group_name) if own.group_name else None)
                 or group_name
                 or translator.get_group_name(None, model),
                 code_version=translator.get_code_version(model),
@@ -167,8 +168,7 @@ def build_specs(
                     **({DEPLOYED_KEY: differs[0]} if differs and differs[0] != "same" else {}),
                     **{safe_tag(name): safe_tag_value(value) for name, value in own.tags.items()},
                 },
-                kinds=translator.get_kinds(model, manifest.engine)
-                | {safe_name(kind, allowed="-.") for kind in own.kinds},
+                kinds=translator.get_kinds(model, manifest.engine) | {safe_tag(kind) for kind in own.kinds},
                 automation_condition=_automation(own, model) or translator.get_automation_condition(model),
                 freshness_policy=translator.get_freshness_policy(model),
             )

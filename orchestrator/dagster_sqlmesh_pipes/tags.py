@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from dagster_sqlmesh_pipes.translator import safe_name
+
 PREFIX = "dagster:"
 AUTOMATIONS = ("on_cron", "eager")
 
@@ -63,7 +65,10 @@ def _apply(result: ModelInstructions, name: str, value: str) -> str | None:
         return f"has no value: dagster:{name}:value is expected."
     match name:
         case "asset_key":
-            result.asset_key = dg.AssetKey.from_user_string(value)
+            parts = [safe_name(part, allowed="-.") for part in value.split("/") if part]
+            if not parts:
+                return "has no part of a key: dagster:asset_key:raw/orders is expected."
+            result.asset_key = dg.AssetKey(parts)
         case "group_name":
             result.group_name = value
         case "owner":

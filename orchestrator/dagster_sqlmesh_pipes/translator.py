@@ -17,7 +17,8 @@ EXECUTION_STATUS_CHECK = "sqlmesh_execution_status"
 WITHOUT_TURNS = {"SEED", "EXTERNAL", "EMBEDDED", "MANAGED"}
 """Kinds that a cron does not run again and again: SQLMesh loads a seed once a version, and engines refresh managed tables."""
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+"""What Dagster takes for an e-mail address: no top-level domain of more than seven letters, no letter beyond ASCII."""
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"|([^."]+)')
 
 
@@ -148,7 +149,7 @@ def split_fqn(fqn: str) -> list[str]:
 
 
 def legal_owner(owner: str) -> str:
-    """An owner as Dagster takes it: an e-mail address as it is, anything else as a team."""
+    """An owner as Dagster takes it: what it knows as an e-mail address as it is, anything else as a team."""
     if _EMAIL.fullmatch(owner):
         return owner
     return f"team:{safe_name(owner.removeprefix('team:'), allowed='-.')}"
@@ -157,6 +158,11 @@ def legal_owner(owner: str) -> str:
 def safe_name(text: str, *, allowed: str = "") -> str:
     """The text with every character but letters, digits and underscores (and those allowed) as an underscore."""
     return re.sub(rf"[^A-Za-z0-9_{re.escape(allowed)}]", "_", text) or "_"
+
+
+def safe_group(text: str) -> str:
+    """The text as a legal group name of Dagster, which may have groups in it: ``marts/sales``."""
+    return "/".join(safe_name(part) for part in text.split("/") if part) or "_"
 
 
 def safe_tag(text: str) -> str:
