@@ -110,10 +110,24 @@ def _elsewhere(cron: str, zone: str | None, here: str) -> Iterable[str]:
         for minute in minutes:
             hour, minute_of_hour = divmod((minute + difference) % 1440, 60)
             hours_by_minute.setdefault(minute_of_hour, set()).add(hour)
+    twice = _hours_shown_twice(target)
     return [
-        f"{minute} {','.join(map(str, sorted(hours))) if len(hours) < 24 else '*'} * * *"
+        # Dagster fires once in an hour that comes twice, unless it fires each hour.
+        f"{minute} {','.join(map(str, sorted(hours))) if len(hours) < 24 and not hours & twice else '*'} * * *"
         for minute, hours in hours_by_minute.items()
     ]
+
+
+@lru_cache(maxsize=64)
+def _hours_shown_twice(zone: ZoneInfo) -> frozenset[int]:
+    """The hours of the day in which a zone's clocks are put back, wholly or in part."""
+    half_hours = [timedelta(minutes=30 * number) for number in range(366 * 48)]
+    times = ((_SAMPLE_START + passed).astimezone(zone) for passed in half_hours)
+    found: set[int] = set()
+    for before, after in itertools.pairwise(times):
+        put_back = (before.utcoffset() or timedelta()) - (after.utcoffset() or timedelta())
+        found.update((after.replace(tzinfo=None) + more).hour for more in half_hours[:4] if more < put_back)
+    return frozenset(found)
 
 
 def _differences(there: ZoneInfo, here: ZoneInfo) -> set[int]:

@@ -18,7 +18,7 @@ import dagster as dg
 from typing_extensions import assert_never
 
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
-from dagster_sqlmesh_pipes.specs import SpecIndex
+from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, SpecIndex
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
@@ -143,6 +143,8 @@ class ResultMapper:
             metadata["restated_for"] = ", ".join(event.restated_for)
         if self._correlation_id is not None:
             metadata["sqlmesh_correlation_id"] = self._correlation_id
+        if event.model in self._index.lineage:
+            metadata[LINEAGE_KEY] = self._index.lineage[event.model]
         storage = event.storage
         if storage is not None:
             metadata["dagster/table_name"] = storage.view

@@ -33,6 +33,7 @@ MODEL_KEY = "sqlmesh/model"
 KIND_KEY = "sqlmesh/kind"
 AUDIT_KEY = "sqlmesh/audit"
 STANDALONE_AUDIT_KEY = "sqlmesh/standalone_audit"
+LINEAGE_KEY = "dagster/column_lineage"
 DEPLOYED_KEY = "sqlmesh/deployed"
 """Metadata: how the environment's version of a model compares to the project's. Tag: only where they differ."""
 MODEL_COUNT_TAG = "sqlmesh/project_models"
@@ -68,15 +69,18 @@ class SpecIndex:
         keys: asset key of each model, by FQN.
         checks: check name of each audit, by FQN and identity.
         standalone: asset key and check name of each standalone audit's checks, by the audit's name.
+        lineage: where the columns come from, by FQN: Dagster reads it from materializations.
     """
 
     keys: Mapping[str, dg.AssetKey]
     checks: Mapping[tuple[str, str], str]
     standalone: Mapping[str, Sequence[tuple[dg.AssetKey, str]]] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, assets: Iterable[dg.AssetSpec], checks: Iterable[dg.AssetCheckSpec]) -> SpecIndex:
-        keys = {str(spec.metadata[MODEL_KEY]): spec.key for spec in assets if MODEL_KEY in spec.metadata}
+        specs = {str(spec.metadata[MODEL_KEY]): spec for spec in assets if MODEL_KEY in spec.metadata}
+        keys = {fqn: spec.key for fqn, spec in specs.items()}
         models = {key: fqn for fqn, key in keys.items()}
         checks = list(checks)
         standalone: dict[str, list[tuple[dg.AssetKey, str]]] = {}
@@ -87,6 +91,9 @@ class SpecIndex:
         return cls(
             keys=keys,
             standalone=standalone,
+            lineage={
+                fqn: spec.metadata[LINEAGE_KEY] for fqn, spec in specs.items() if LINEAGE_KEY in spec.metadata
+            },
             checks={
                 (models[check.asset_key], str(check.metadata[AUDIT_KEY])): check.name
                 for check in checks
@@ -204,7 +211,7 @@ def _links(
     }
     lineage = {name: sources for name, sources in lineage.items() if sources}
     if lineage:
-        links["dagster/column_lineage"] = dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))
+        links[LINEAGE_KEY] = dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))
     path = next((path for root in project_dirs if model.path and (path := root / model.path).is_file()), None)
     if path is not None:
         with warnings.catch_warnings():

@@ -10,15 +10,26 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 
-from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SubprocessLauncher, sqlmesh_assets
+from dagster_sqlmesh_pipes import (
+    SQLMeshProject,
+    SQLMeshResource,
+    SubprocessLauncher,
+    sqlmesh_adaptive_schedule_factory,
+    sqlmesh_assets,
+)
 
 SHOP = Path(__file__).parent.parent
 DATABASE = Path(os.environ.get("SHOP_DATABASE", SHOP / "shop.duckdb")).absolute()
 RUNNER = os.environ.get("SHOP_RUNNER", "sqlmesh-runner")
 
+# Under `dagster dev` the manifest is made anew when a model has changed.
 project = SQLMeshProject(
-    SHOP / "warehouse", environment="prod", manifest_path=os.environ.get("SHOP_MANIFEST")
-)
+    SHOP / "warehouse",
+    environment="prod",
+    manifest_path=os.environ.get("SHOP_MANIFEST"),
+    launcher=SubprocessLauncher(command=[RUNNER], env={"SHOP_DATABASE": str(DATABASE)}),
+).prepare_if_dev()
+sqlmesh_resource = SQLMeshResource(project)
 
 
 def load_payments(database: Path) -> int:
@@ -70,13 +81,14 @@ def revenue_report() -> dg.MaterializeResult:
     )
 
 
+# Runs what is due whenever a model's cron elapses; switched on in the UI.
+schedule, warehouse_job, _ = sqlmesh_adaptive_schedule_factory(
+    sqlmesh_resource=sqlmesh_resource, name="warehouse_schedule", job_name="warehouse_job", assets=[warehouse]
+)
+
 defs = dg.Definitions(
     assets=[payments, warehouse, revenue_report],
-    jobs=[dg.define_asset_job("shop", selection=dg.AssetSelection.all())],
-    resources={
-        "sqlmesh": SQLMeshResource(
-            project,
-            launcher=SubprocessLauncher(command=[RUNNER], env={"SHOP_DATABASE": str(DATABASE)}),
-        )
-    },
+    jobs=[dg.define_asset_job("shop", selection=dg.AssetSelection.all()), warehouse_job],
+    schedules=[schedule],
+    resources={"sqlmesh": sqlmesh_resource},
 )

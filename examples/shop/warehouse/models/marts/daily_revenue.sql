@@ -2,7 +2,7 @@ MODEL (
   name marts.daily_revenue,
   kind FULL,
   owner 'finance@example.com',
-  tags ('dagster:group_name:marts', finance),
+  tags ('dagster:group_name:marts', 'dagster:owner:team:finance', 'dagster:tag:tier:gold', finance),
   description 'Revenue and number of orders of each day with at least one order.',
   grain order_date,
   audits (
