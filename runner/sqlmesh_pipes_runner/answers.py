@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,8 +32,9 @@ def answer(options: RunOptions, ask: Callable[[dict[Path, Any]], T], *, otherwis
         UsageError: a project or its gateway does not exist, or ``ask`` was asked for what does not.
         NoAnswerError: ``ask`` raised something else.
     """
-    configs = load_configs(options)
-    with console_replaced(NoopConsole()):
+    # What a user's configuration or macro prints must not stand in the answer.
+    with redirect_stdout(sys.stderr), console_replaced(NoopConsole()):
+        configs = load_configs(options)
         try:
             return ask(configs)
         except RunnerError:

@@ -6,10 +6,10 @@ import contextlib
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import orjson
@@ -20,6 +20,7 @@ from sqlmesh_pipes_protocol import (
     ProtocolError,
     RunRequest,
     due_schema,
+    dump_due_report,
     event_schema,
     manifest_schema,
 )
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from dagster_pipes import PipesContext
 
     from sqlmesh_pipes_runner.writer import EventWriter, Sink
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 _PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
 
@@ -46,6 +49,33 @@ _gateway = click.option("--gateway", metavar="NAME", help="A gateway of the proj
 _config = click.option("--config", metavar="NAME", help="A config object in config.py. Default: config.")
 
 
+def _what_to_run(command: Command) -> Command:
+    """The options that say which models of an environment, and which time."""
+    options = (
+        click.option(
+            "--select-model",
+            "select_models",
+            multiple=True,
+            metavar="EXPRESSION",
+            help="Models to run, in SQLMesh's selection syntax. May be given several times.",
+        ),
+        click.option(
+            "--no-auto-upstream", is_flag=True, help="Do not also run what the selected models read."
+        ),
+        click.option(
+            "--ignore-cron",
+            is_flag=True,
+            help="Run all missing intervals, whether a cron has elapsed or not.",
+        ),
+        click.option("--start", metavar="TIME", help="Start of the interval to run."),
+        click.option("--end", metavar="TIME", help="End of the interval to run."),
+        click.option("--execution-time", metavar="TIME", help="What counts as now. Default: now."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
     version("dagster-sqlmesh-pipes"), message=f"sqlmesh-runner %(version)s, protocol {PROTOCOL_VERSION}"
@@ -59,20 +89,7 @@ def main() -> None:
 @_project
 @_gateway
 @_config
-@click.option(
-    "--select-model",
-    "select_models",
-    multiple=True,
-    metavar="EXPRESSION",
-    help="Models to run, in SQLMesh's selection syntax. May be given several times.",
-)
-@click.option("--no-auto-upstream", is_flag=True, help="Do not also run what the selected models read.")
-@click.option(
-    "--ignore-cron", is_flag=True, help="Run all missing intervals, whether a cron has elapsed or not."
-)
-@click.option("--start", metavar="TIME", help="Start of the interval to run.")
-@click.option("--end", metavar="TIME", help="End of the interval to run.")
-@click.option("--execution-time", metavar="TIME", help="What counts as now. Default: now.")
+@_what_to_run
 @click.option("--skip-janitor", is_flag=True, help="Do not clean up expired environments and snapshots.")
 @click.option(
     "--events",
@@ -245,6 +262,56 @@ def manifest(
     click.echo(
         f"{path}: {len(built.models)} models, {len(built.external_models)} external{deployed}.", err=True
     )
+
+
+@main.command()
+@click.argument("environment", required=False)
+@_project
+@_gateway
+@_config
+@_what_to_run
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or as `sqlmesh-runner schema due` describes.",
+)
+def due(
+    environment: str | None,
+    projects: tuple[Path, ...],
+    select_models: tuple[str, ...],
+    no_auto_upstream: bool,
+    form: str,
+    **options: Any,
+) -> None:
+    """Say what a run in ENVIRONMENT (default: the project's) would do now, and when each model's next turn is.
+
+    Reads SQLMesh's state and writes nothing. Signals are not asked: a model that waits for one is due.
+
+    \b
+    Exit status: 0 whether something is due or not
+                 2 usage or configuration: no such project, environment, gateway, model
+                 3 infrastructure: state out of reach, or locked
+    """
+    from sqlmesh_pipes_runner.options import RunOptions
+
+    projects = projects or (Path(),)
+    with _told():
+        _check_projects(projects)
+        from sqlmesh_pipes_runner.due import due_report, table
+
+        report = due_report(
+            RunOptions(
+                projects=projects,
+                environment=environment,
+                select_models=select_models or None,
+                auto_upstream=not no_auto_upstream,
+                **options,
+            )
+        )
+    sys.stdout.buffer.write(dump_due_report(report) if form == "json" else table(report).encode())
 
 
 _SCHEMAS = {"events": event_schema, "manifest": manifest_schema, "due": due_schema}

@@ -25,7 +25,7 @@ class ModelDue:
     intervals: tuple[Interval, ...]
     """What is missing and would be filled, merged where intervals meet. Empty: not due."""
     next_due: Timestamp | None
-    """When its cron next elapses. None where it never will: a seed, a model past its end."""
+    """When its cron next elapses, due now or not. None where it has had its last turn: a seed, a model past its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class DueReport:
     execution_time: Timestamp
     """What counted as now."""
     models: tuple[ModelDue, ...]
-    """Every deployed model that SQLMesh evaluates, in topological order."""
+    """Every deployed model that SQLMesh evaluates, or those of them that were selected, in topological order."""
 
 
 def dump_due_report(report: DueReport) -> bytes:

@@ -14,9 +14,11 @@ from sqlmesh_pipes_runner.adapter.lineage import ColumnSources, column_sources
 from sqlmesh_pipes_runner.adapter.loading import console_replaced, load_configs, secrets_of
 from sqlmesh_pipes_runner.adapter.scheduling import ReportingContext, ReportingScheduler
 from sqlmesh_pipes_runner.adapter.state import ReadingContext, StateContext
+from sqlmesh_pipes_runner.adapter.turns import DueContext
 
 __all__ = [
     "ColumnSources",
+    "DueContext",
     "ReadingContext",
     "ReportingContext",
     "ReportingScheduler",

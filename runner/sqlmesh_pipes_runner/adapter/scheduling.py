@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlglot import exp
 from sqlmesh.core.constants import PROD
-from sqlmesh.core.dialect import normalize_model_name
 from sqlmesh.core.environment import EnvironmentNamingInfo
 from sqlmesh.core.scheduler import Scheduler
 from sqlmesh.core.snapshot import DeployabilityIndex, Snapshot, SnapshotEvaluator, merge_intervals
 from sqlmesh.core.state_sync import StateSync
 from sqlmesh.utils import CompletionStatus
-from sqlmesh.utils.date import now, to_datetime, to_timestamp, validate_date_range
+from sqlmesh.utils.date import now, to_datetime, to_timestamp
 
-from sqlmesh_pipes_protocol.codec import timestamp
-from sqlmesh_pipes_protocol.events import RunStarted, Storage, Timestamp, Versions
+from sqlmesh_pipes_protocol.events import RunStarted, Storage, Versions
 from sqlmesh_pipes_runner.adapter.audits import failed_audits, tap_audits
 from sqlmesh_pipes_runner.adapter.loading import exits_are_errors
+from sqlmesh_pipes_runner.adapter.selection import check_selection, check_times
 from sqlmesh_pipes_runner.adapter.state import StateContext
+from sqlmesh_pipes_runner.adapter.turns import next_due
 from sqlmesh_pipes_runner.cancel import Cancellation
-from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.failures import error_info
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
-
-_PLAIN_NAME = re.compile(r'[\w.$"`\-]+')
-"""A model's name, as opposed to a selection expression with operators or wildcards."""
 
 
 class ReportingContext(StateContext):
@@ -79,7 +72,7 @@ class ReportingContext(StateContext):
             UsageError: the environment has never been planned, or no model is selected.
         """
         options = self._options
-        _check_times(options)
+        check_times(options)
         environment = self.deployed_environment().name
         return self.run(
             environment,
@@ -142,7 +135,13 @@ class ReportingScheduler(Scheduler):
         if self._options.exact_models is not None:
             kwargs["selected_snapshots"] = self._exact_selection(self._options.exact_models)
         elif self._options.select_models is not None:
-            self._check_expressions(self._options.select_models, kwargs.get("selected_snapshots"))
+            check_selection(
+                self._options.select_models,
+                kwargs.get("selected_snapshots"),
+                self.snapshots_by_name,
+                default_catalog=self.default_catalog,
+                dialect=self._dialect,
+            )
         self._naming, self._deployability = self._placement(environment, kwargs)
         self._recorder.storage_of = self._storage
         self._report_started(self, self._selected_models(kwargs.get("selected_snapshots")))
@@ -268,23 +267,22 @@ class ReportingScheduler(Scheduler):
                 detail=f"SQLMesh never runs a model of kind {kind.value if kind else '?'}.",
             )
         at = to_datetime(self._options.execution_time) if self._options.execution_time else now()
-        node_start, node_end = snapshot.node.start, snapshot.node.end
+        due = next_due(snapshot, at)
         if snapshot.is_seed:
             return Skip(
                 reason="up_to_date", detail="The seed is loaded; it runs again when its file changes."
             )
-        if node_end and to_datetime(node_end) < at:
-            return Skip(reason="up_to_date", detail=f"The model ends at {node_end} and is complete.")
+        if due is None:
+            return Skip(reason="up_to_date", detail=f"The model ends at {snapshot.node.end} and is complete.")
+        node_start = snapshot.node.start
         if node_start and to_datetime(node_start) > at:
             return Skip(reason="cron_not_due", detail=f"The model starts at {node_start}.")
         if self._options.ignore_cron or self._options.start or self._options.end:
             return Skip(reason="up_to_date", detail="Every interval in the range asked for is done.")
-        due: datetime = snapshot.node.cron_next(at)
-        next_due = timestamp(due).replace(".000000Z", "Z")
         return Skip(
             reason="cron_not_due",
-            detail=f"Its cron '{snapshot.node.cron}' next elapses at {next_due}.",
-            next_due=Timestamp(next_due),
+            detail=f"Its cron '{snapshot.node.cron}' next elapses at {due}.",
+            next_due=due,
         )
 
     def _selected_models(self, selected: Iterable[str] | None) -> list[str]:
@@ -312,40 +310,8 @@ class ReportingScheduler(Scheduler):
                 waiting.extend(parent.name for parent in snapshot.parents)
         return found
 
-    def _check_expressions(self, expressions: Sequence[str], selected: Iterable[str] | None) -> None:
-        for expression in expressions:
-            if not _PLAIN_NAME.fullmatch(expression):
-                continue
-            fqn = normalize_model_name(
-                expression, default_catalog=self.default_catalog, dialect=self._dialect
-            )
-            if fqn not in self.snapshots_by_name:
-                names = {s.model.name: s for s in self.snapshots.values() if s.is_model}
-                close = difflib.get_close_matches(expression, names, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise UsageError(f"There is no model {expression!r} in the environment.{hint}")
-        if not selected:
-            raise UsageError(f"No model in the environment matches the selection {', '.join(expressions)}.")
-
 
 def _plain_name(table: str) -> str:
     """The parts of a table's name without quotes, as people write it."""
     parsed = exp.to_table(table)
     return ".".join(part.name for part in parsed.parts)
-
-
-def _check_times(options: RunOptions) -> None:
-    for name in ("start", "end", "execution_time"):
-        value = getattr(options, name)
-        try:
-            if value is not None:
-                to_datetime(value)
-        except ValueError:
-            raise UsageError(
-                f"--{name.replace('_', '-')} {value!r} is no time: give one such as 2026-01-31, "
-                "2026-01-31T06:30:00 or '1 day ago'."
-            ) from None
-    try:
-        validate_date_range(options.start, options.end)
-    except ValueError as error:
-        raise UsageError(f"--start and --end do not fit: {error}") from None
