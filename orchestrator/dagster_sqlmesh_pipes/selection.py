@@ -35,6 +35,8 @@ Select = str | Sequence[str]
 
 _TOKEN = re.compile(r'\s*(?:([()|&,^])|((?:"[^"]*"|[^\s()|&,^"])+))')
 _WILDCARDS = frozenset("*?[")
+_MAX_DEPTH = 100
+"""Parentheses and negations in one another: far from where Python's own limit is."""
 
 
 def build_sqlmesh_asset_selection(
@@ -125,6 +127,7 @@ class _Parser:
         self._nodes = nodes
         self._tokens = list(self._tokenize())
         self._place = 0
+        self._depth = 0
 
     def parse(self) -> set[dg.AssetKey]:
         result = self._union()
@@ -167,6 +170,14 @@ class _Parser:
         return result
 
     def _factor(self) -> set[dg.AssetKey]:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._error(f"it is nested deeper than {_MAX_DEPTH} levels")
+        found = self._one()
+        self._depth -= 1
+        return found
+
+    def _one(self) -> set[dg.AssetKey]:
         word = self._take()
         if word == "^":
             return set(self._nodes) - self._factor()
@@ -195,7 +206,7 @@ class _Parser:
 
     def _named(self, word: str) -> set[dg.AssetKey]:
         method, colon, value = word.partition(":")
-        if not colon:
+        if not colon or '"' in method:  # a quoted name may hold a colon
             return self._by_name(word.replace('"', "").lower())
         values_of = _METHODS.get(method)
         if values_of is None:
