@@ -23,6 +23,7 @@ from sqlmesh_pipes_protocol.events import (
     RunFinished,
     RunStarted,
 )
+from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line, span
 
 
 class Verbosity(IntEnum):
@@ -66,14 +67,14 @@ class Progress:
                 if event.attempt > 1:
                     self._line("The environment changed: SQLMesh starts the evaluation again.")
                 total = sum(len(batches.intervals) for batches in due)
-                self._line(f"{_n(len(due), 'model')} due, {_n(total, 'batch', 'batches')}.")
+                self._line(f"{counted(len(due), 'model')} due, {counted(total, 'batch', 'batches')}.")
             case ModelStarted():
                 self._line(f"{self._place(1)} started   {event.model}")
             case BatchFinished():
                 if event.total > 1:
                     self._line(
                         f"{'':10} batch {event.index + 1}/{event.total} of {event.model}, "
-                        f"{_span(event.interval.start, event.interval.end)}, {_seconds(event.duration_ms)}",
+                        f"{span(event.interval)}, {duration(event.duration_ms)}",
                         Verbosity.VERBOSE,
                     )
             case AuditEvaluated():
@@ -81,17 +82,17 @@ class Progress:
             case ModelExecuted():
                 self._over += 1
                 self._slowest.append((event.duration_ms, event.model))
-                rows = "" if event.rows is None else f", {_n(event.rows, 'row')}"
+                rows = "" if event.rows is None else f", {counted(event.rows, 'row')}"
                 batches = f", {event.batches} batches" if event.batches > 1 else ""
                 self._line(
-                    f"{self._place()} executed  {event.model} in {_seconds(event.duration_ms)}"
+                    f"{self._place()} executed  {event.model} in {duration(event.duration_ms)}"
                     f"{batches}{rows}{self._audit_counts(event.model)}"
                 )
             case ModelFailed():
                 self._over += 1
                 self._failures.append(event)
                 self._line(
-                    f"{self._place()} FAILED    {event.model}: {_first_line(event.error.message)}",
+                    f"{self._place()} FAILED    {event.model}: {first_line(event.error.message)}",
                     Verbosity.QUIET,
                 )
             case ModelSkipped():
@@ -106,7 +107,7 @@ class Progress:
             case Heartbeat():
                 for model in event.models:
                     self._line(
-                        f"{'':10} running   {model.model} since {_seconds(model.elapsed_ms)}",
+                        f"{'':10} running   {model.model} since {duration(model.elapsed_ms)}",
                         Verbosity.VERBOSE,
                     )
             case RunFinished():
@@ -116,7 +117,7 @@ class Progress:
         gateway = f" on gateway {event.gateway!r}" if event.gateway else ""
         self._line(
             f"SQLMesh {event.versions.sqlmesh} runs environment {event.environment!r}{gateway}: "
-            f"{event.models_selected} of {_n(event.models_deployed, 'model')} selected."
+            f"{event.models_selected} of {counted(event.models_deployed, 'model')} selected."
         )
 
     def _show_audit(self, event: AuditEvaluated) -> None:
@@ -131,14 +132,14 @@ class Progress:
             severity = "blocking" if event.blocking else "not blocking"
             self._line(
                 f"{'':10} AUDIT     {event.audit} of {event.model} failed: "
-                f"{_n(event.failing_rows or 0, 'row')}, {severity}"
+                f"{counted(event.failing_rows or 0, 'row')}, {severity}"
             )
 
     def _show_end(self, event: RunFinished) -> None:
         counts = event.counts
         audits = counts.audits_passed + counts.audits_failed
         self._line(
-            f"{_ENDINGS[event.status]} in {_seconds(event.duration_ms)}: {counts.executed} executed, "
+            f"{ENDINGS[event.status]} in {duration(event.duration_ms)}: {counts.executed} executed, "
             f"{counts.skipped} skipped, {counts.failed} failed; {audits} audits, {counts.audits_failed} failed.",
             Verbosity.QUIET,
         )
@@ -147,13 +148,13 @@ class Progress:
         for failure in self._failures:
             error = failure.error
             self._line(
-                f"  failed  {failure.model}: [{error.category}] {_first_line(error.message)}", Verbosity.QUIET
+                f"  failed  {failure.model}: [{error.category}] {first_line(error.message)}", Verbosity.QUIET
             )
         for reason, number in sorted(self._skips.items()):
-            self._line(f"  skipped {_n(number, 'model')}: {reason.replace('_', ' ')}")
+            self._line(f"  skipped {counted(number, 'model')}: {reason.replace('_', ' ')}")
         slowest = sorted(self._slowest, reverse=True)[:3]
         if len(self._slowest) > 1:
-            listed = ", ".join(f"{model} {_seconds(ms)}" for ms, model in slowest)
+            listed = ", ".join(f"{model} {duration(ms)}" for ms, model in slowest)
             self._line(f"  slowest {listed}")
 
     def _place(self, ahead: int = 0) -> str:
@@ -172,32 +173,3 @@ class Progress:
             print(f"{self._now():%H:%M:%S} {text}", file=self._stream or sys.stderr, flush=True)
         except (OSError, ValueError):  # a stream that is broken, or that a model has closed
             self._is_heard = False
-
-
-_ENDINGS = {
-    "success": "Finished",
-    "nothing_to_do": "Nothing to do",
-    "failed": "FAILED",
-    "interrupted": "INTERRUPTED",
-    "error": "ERROR",
-}
-
-
-def _n(number: int, singular: str, plural: str | None = None) -> str:
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
-
-
-def _seconds(ms: int) -> str:
-    if ms < 60_000:
-        return f"{ms / 1000:.1f} s"
-    minutes, seconds = divmod(round(ms / 1000), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-
-
-def _span(start: str, end: str) -> str:
-    return f"{start.removesuffix('T00:00:00Z')} to {end.removesuffix('T00:00:00Z')}"
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]
