@@ -27,7 +27,7 @@ install: $(VENV)/.installed $(RUNNER_VENV)/.installed  ## Make both virtual envi
 $(VENV)/.installed: pyproject.toml examples/shop/requirements.txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dagster,dev]' --requirement examples/shop/requirements.txt
+	$(VENV)/bin/python $(PIP_INSTALL) --editable '.[dagster,dev,dev-dagster]' --requirement examples/shop/requirements.txt
 	@touch $@
 
 $(RUNNER_VENV)/.installed: pyproject.toml tests/requirements-runner.txt

@@ -1,6 +1,7 @@
 """SQLMesh under Dagster, out of process: models are assets, audits are checks, reported while SQLMesh runs."""
 
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
+from dagster_sqlmesh_pipes.component import SQLMeshProjectComponent
 from dagster_sqlmesh_pipes.errors import (
     DuplicateAssetKeyError,
     ExternalAssetKeyError,
@@ -35,6 +36,7 @@ __all__ = [
     "RunnerCall",
     "SQLMeshPipesError",
     "SQLMeshProject",
+    "SQLMeshProjectComponent",
     "SQLMeshResource",
     "SQLMeshRunConfig",
     "SQLMeshTranslator",
