@@ -90,6 +90,12 @@ def main() -> None:
 @_gateway
 @_config
 @_what_to_run
+@click.option(
+    "--concurrent-tasks",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many models to evaluate at once. Default: what the gateway's connection is configured with.",
+)
 @click.option("--skip-janitor", is_flag=True, help="Do not clean up expired environments and snapshots.")
 @click.option(
     "--events",

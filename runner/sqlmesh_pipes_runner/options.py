@@ -18,6 +18,7 @@ class RunOptions:
         select_models: SQLMesh's selection expressions; None for all.
         exact_models: FQNs, instead of expressions.
         auto_upstream: run what the selected models read as well.
+        concurrent_tasks: how many models are evaluated at once; None for what the connection is configured with.
     """
 
     projects: tuple[Path, ...]
@@ -32,3 +33,4 @@ class RunOptions:
     end: str | None = None
     execution_time: str | None = None
     skip_janitor: bool = False
+    concurrent_tasks: int | None = None

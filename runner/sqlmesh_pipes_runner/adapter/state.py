@@ -21,6 +21,12 @@ class StateContext(Context):
 
     def __init__(self, options: RunOptions, configs: Mapping[Path, Any], *, load: bool) -> None:
         self._options = options
+        if options.concurrent_tasks is not None:
+            # On the connection, not as the context's own setting: SQLMesh sizes pools, and makes its adapters fit for
+            # threads, by the connection's.
+            config = next(iter(configs.values()))
+            gateway = (options.gateway or config.default_gateway_name).lower()
+            config.get_connection(gateway).concurrent_tasks = options.concurrent_tasks
         super().__init__(
             paths=[str(path) for path in options.projects],
             config=dict(configs),
