@@ -293,12 +293,31 @@ class ReportingScheduler(Scheduler):
             chosen = dict.fromkeys(fqn for fqn in self.snapshots_by_name if fqn in names)
         else:
             return self.runnable_models()
-        snapshots = self.snapshots_by_name
-        return [fqn for fqn in chosen if fqn not in snapshots or not snapshots[fqn].model.kind.is_external]
+        return [
+            fqn
+            for fqn in chosen
+            if (snapshot := self.snapshots_by_name.get(fqn)) is None
+            or (snapshot.is_model and not snapshot.is_external)
+        ]
 
     def _exact_selection(self, models: Sequence[str]) -> set[str]:
+        """What SQLMesh is to run: the models, and the standalone audits that read nothing but them.
+
+        SQLMesh's own selection leaves standalone audits out. What an audit reads through an embedded model counts, the
+        embedded model itself and external ones do not: nobody runs them.
+        """
         deployed = {fqn for fqn in models if fqn in self.snapshots_by_name}
-        return self._upstream(deployed) if self._options.auto_upstream else deployed
+        selected = self._upstream(deployed) if self._options.auto_upstream else deployed
+        for snapshot in self.snapshots.values():
+            if snapshot.is_audit:
+                read = {parent.name for parent in snapshot.parents if self._is_run(parent.name)}
+                if read and read <= selected:
+                    selected = selected | {snapshot.name}
+        return selected
+
+    def _is_run(self, fqn: str) -> bool:
+        snapshot = self.snapshots_by_name.get(fqn)
+        return snapshot is None or not snapshot.is_symbolic
 
     def _upstream(self, models: Iterable[str]) -> set[str]:
         found: set[str] = set()
