@@ -3,13 +3,11 @@
 Annotations are not postponed here: Dagster reads them when the classes are made.
 """
 
-import os
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
 import dagster as dg
 from dagster.components import (
@@ -20,217 +18,34 @@ from dagster.components import (
     Resolver,
 )
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from jinja2 import StrictUndefined, Template
-from pydantic import BaseModel, Field
 
+from dagster_sqlmesh_pipes.arguments import (
+    LAUNCHERS,
+    LocatedProjectArgs,
+    RetryPolicyArgs,
+    SQLMeshOpArgs,
+    SQLMeshProjectArgs,
+    SQLMeshScheduleArgs,
+    component_name,
+    resolve_launcher,
+    resolve_project,
+    resolve_retry_policy,
+    text,
+)
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
-from dagster_sqlmesh_pipes.due import Source
 from dagster_sqlmesh_pipes.errors import PartitionsError
 from dagster_sqlmesh_pipes.factories import sqlmesh_adaptive_schedule_factory
 from dagster_sqlmesh_pipes.keys import asset_keys
-from dagster_sqlmesh_pipes.launch import Launcher, SubprocessLauncher
+from dagster_sqlmesh_pipes.launch import Launcher
 from dagster_sqlmesh_pipes.mapping import Result
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.resource import SQLMeshResource
 from dagster_sqlmesh_pipes.scaffold import SQLMeshProjectScaffolder
-from dagster_sqlmesh_pipes.schedules import Granularity
 from dagster_sqlmesh_pipes.specs import runnable
 from dagster_sqlmesh_pipes.tags import TagConventionWarning, instructions
 from dagster_sqlmesh_pipes.translator import METADATA_KEYS, SQLMeshTranslator, legal_owner, safe_name
 from sqlmesh_pipes_protocol.errors import ManifestError
 from sqlmesh_pipes_protocol.manifest import AuditUse, Manifest, Model
-
-
-def _render(context: dg.ResolutionContext, value: Any) -> Any:
-    """Fill in the templates of a text, of a list, mapping or model of texts, and leave them texts.
-
-    Dagster's own rendering reads the outcome as Python: ``1.10`` becomes 1.1, and an environment named ``2026`` a number.
-    """
-    if isinstance(value, str):
-        return Template(value, undefined=StrictUndefined).render(**context.scope)
-    if isinstance(value, BaseModel):
-        texts = {name: getattr(value, name) for name in value.model_fields_set}
-        return type(value).model_validate(_render(context, texts))
-    if isinstance(value, Mapping):
-        return {name: _render(context.at_path(name), text) for name, text in value.items()}
-    if isinstance(value, Sequence):
-        return [_render(context.at_path(place), text) for place, text in enumerate(value)]
-    return value
-
-
-def _text(description: str, examples: list[Any] | None = None) -> Resolver:
-    return Resolver(_render, inject_before_resolve=False, description=description, examples=examples)
-
-
-def _path(description: str, examples: list[Any] | None = None) -> Resolver:
-    """One path or several, from the component's folder on."""
-
-    def resolve(context: dg.ResolutionContext, value: Any) -> Any:
-        rendered = _render(context, value)
-        if isinstance(rendered, list):
-            return [str(context.resolve_source_relative_path(path)) for path in rendered]
-        return str(context.resolve_source_relative_path(rendered)) if rendered is not None else None
-
-    return Resolver(resolve, inject_before_resolve=False, description=description, examples=examples)
-
-
-def _program(context: dg.ResolutionContext, name: str) -> str:
-    """A program by its path, from the component's folder on; a bare name is one on the PATH."""
-    return str(context.resolve_source_relative_path(name)) if os.sep in name else name
-
-
-@dataclass(kw_only=True)
-class SQLMeshProjectArgs(Resolvable):
-    """The SQLMesh project of a component."""
-
-    project_dir: Annotated[
-        str | list[str],
-        _path(
-            "The project's directory, from the component's folder on; several for a multi-repository project.",
-            ["../../../../warehouse", "{{ context.project_root }}/../warehouse"],
-        ),
-    ]
-    gateway: Annotated[str | None, _text("A gateway of the project; by default its default.")] = None
-    environment: Annotated[str, _text("The SQLMesh environment to run.", ["prod"])] = "prod"
-    manifest: Annotated[
-        str | None,
-        _path("A manifest that is written elsewhere; by default the component's state is the manifest."),
-    ] = None
-
-
-@dataclass(kw_only=True)
-class _LocatedProject(SQLMeshProjectArgs):
-    """A project as a component's file names it.
-
-    Attributes:
-        root: of the Dagster project; the component's state is named by paths from there on, which are the same on every machine.
-    """
-
-    root: str | None = None
-
-
-def _resolve_project(context: dg.ResolutionContext, model: Any) -> Any:
-    if isinstance(model, str):
-        value = context.resolve_value(model, as_type=object)
-        if isinstance(value, SQLMeshProject):
-            return value
-        args = SQLMeshProjectArgs(
-            project_dir=str(context.resolve_source_relative_path(_render(context, model)))
-        )
-    else:
-        args = SQLMeshProjectArgs.resolve_from_model(context, model)
-    loaded = context.scope.get("context")
-    return _LocatedProject(**vars(args), root=loaded.project_root if loaded is not None else None)
-
-
-class LauncherArgs(dg.Model, ABC):
-    """A launcher in YAML: a mapping that its ``type`` names. Another one is a subclass, listed in `_LAUNCHERS`.
-
-    These models are YAML's own, not derived by Dagster, which would take any text for a type.
-    """
-
-    grace_period_seconds: float = Field(
-        default=30.0, gt=0, description="How long a runner may take to end itself before it is killed."
-    )
-
-    @abstractmethod
-    def launcher(self, context: dg.ResolutionContext) -> Launcher:
-        """The launcher; relative paths are from the component's folder on."""
-
-
-class SubprocessLauncherArgs(LauncherArgs):
-    """`SubprocessLauncher` in YAML: the runner is a process on this host."""
-
-    type: Literal["subprocess"]
-    command: list[str] = Field(
-        default=[],
-        description="How to call the runner; by default `sqlmesh-runner` from the PATH.",
-        examples=[["/opt/sqlmesh/bin/sqlmesh-runner"]],
-    )
-    python: str | None = Field(
-        default=None, description="A Python interpreter that has the runner installed, instead of a command."
-    )
-    env: dict[str, str] = Field(
-        default={},
-        description="Variables for the runner's environment.",
-        examples=[{"PGPASSWORD": "{{ env.PGPASSWORD }}"}],
-    )
-    working_dir: str | None = Field(
-        default=None, description="Where the runner is started; by default the project's directory."
-    )
-
-    def launcher(self, context: dg.ResolutionContext) -> Launcher:
-        directory = self.working_dir
-        return SubprocessLauncher(
-            command=[_program(context, self.command[0]), *self.command[1:]] if self.command else [],
-            python=_program(context, self.python) if self.python is not None else None,
-            env=self.env,
-            working_dir=str(context.resolve_source_relative_path(directory))
-            if directory is not None
-            else None,
-            grace_period_seconds=self.grace_period_seconds,
-        )
-
-
-_LAUNCHERS: tuple[type[LauncherArgs], ...] = (SubprocessLauncherArgs,)
-
-
-def _resolve_launcher(context: dg.ResolutionContext, model: Any) -> Any:
-    # A text is no launcher, and is refused with the others.
-    return _render(context, model).launcher(context) if isinstance(model, LauncherArgs) else model
-
-
-class RetryPolicyArgs(dg.Model, Resolvable):
-    """`dagster.RetryPolicy` in YAML."""
-
-    max_retries: int = 1
-    delay: Annotated[
-        float | None, Resolver.default(description="Seconds between an attempt and the next.")
-    ] = None
-    backoff: dg.Backoff | None = None
-    jitter: dg.Jitter | None = None
-
-
-def _resolve_retry_policy(context: dg.ResolutionContext, model: Any) -> Any:
-    if model is None:
-        return None
-    args = RetryPolicyArgs.resolve_from_model(context, model)
-    return dg.RetryPolicy(
-        max_retries=args.max_retries, delay=args.delay, backoff=args.backoff, jitter=args.jitter
-    )
-
-
-class SQLMeshOpArgs(dg.Model, Resolvable):
-    """The step that runs SQLMesh."""
-
-    name: Annotated[str | None, _text("The op's name; by default the component's.")] = None
-    tags: Annotated[dict[str, Any] | None, Resolver.default(description="Tags of the op.")] = None
-    pool: Annotated[
-        str | None, _text("A Dagster pool for the step, to keep runs of one environment apart.")
-    ] = None
-
-
-class SQLMeshScheduleArgs(dg.Model, Resolvable):
-    """The adaptive schedule, as `build_sqlmesh_schedule` describes it."""
-
-    name: Annotated[str | None, _text("The schedule's name; by default the component's and `_schedule`.")] = (
-        None
-    )
-    enabled: Annotated[
-        bool, Resolver.default(description="Whether the schedule runs as soon as it is deployed.")
-    ] = False
-    granularity: Annotated[
-        Granularity,
-        Resolver.default(
-            description="`union` fires at every model's own cron, `finest` at the most frequent of them only."
-        ),
-    ] = "union"
-    due: Annotated[
-        Source,
-        Resolver.default(
-            description="Who says what is due: Dagster's own `record`, or SQLMesh's `state`, which takes seconds to ask."
-        ),
-    ] = "record"
 
 
 @dg.scaffold_with(SQLMeshProjectScaffolder)
@@ -262,7 +77,7 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
     project: Annotated[
         SQLMeshProject | SQLMeshProjectArgs,
         Resolver(
-            _resolve_project,
+            resolve_project,
             model_field_type=str | SQLMeshProjectArgs.model(),
             inject_before_resolve=False,
             description="The SQLMesh project's directory, or a mapping with its gateway, environment and manifest as well.",
@@ -275,17 +90,17 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
     launcher: Annotated[
         Any,  # a Launcher or None: Dagster takes a pydantic class for a part of the YAML, and a launcher is one
         Resolver(
-            _resolve_launcher,
-            model_field_type=Union[(*_LAUNCHERS, None)],
+            resolve_launcher,
+            model_field_type=Union[(*LAUNCHERS, None)],
             description="How the runner is started; by default as `sqlmesh-runner` from the PATH.",
             examples=[{"type": "subprocess", "command": ["/opt/sqlmesh/bin/sqlmesh-runner"]}],
         ),
     ] = None
     select: Annotated[
         str | list[str] | None,
-        _text("The models, in SQLMesh's selection syntax; all by default.", ["tag:finance"]),
+        text("The models, in SQLMesh's selection syntax; all by default.", ["tag:finance"]),
     ] = None
-    exclude: Annotated[str | list[str] | None, _text("Models to leave out.", ["staging.*"])] = None
+    exclude: Annotated[str | list[str] | None, text("Models to leave out.", ["staging.*"])] = None
     translation: Annotated[
         TranslationFn[Model] | None,
         TranslationFnResolver[Model](lambda model: {"model": _TemplateModel.of(model)}),
@@ -298,10 +113,10 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
             examples=["{{ translator }}"],
         ),
     ] = None
-    group_name: Annotated[str | None, _text("Group of all assets.")] = None
-    owners: Annotated[
-        list[str] | None, _text("Owners of all assets.", [["ann@example.com", "team:data"]])
-    ] = None
+    group_name: Annotated[str | None, text("Group of all assets.")] = None
+    owners: Annotated[list[str] | None, text("Owners of all assets.", [["ann@example.com", "team:data"]])] = (
+        None
+    )
     external_asset_mapping: Annotated[
         str | None,
         Resolver.passthrough(
@@ -339,23 +154,23 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
     retry_policy: Annotated[
         dg.RetryPolicy | None,
         Resolver(
-            _resolve_retry_policy,
+            resolve_retry_policy,
             model_field_type=RetryPolicyArgs.model() | None,
             description="Retries of the step; a failure that no retry can mend is not retried.",
             examples=[{"max_retries": 2, "delay": 30, "backoff": "EXPONENTIAL", "jitter": "FULL"}],
         ),
     ] = None
     job_name: Annotated[
-        str | None, _text("Name of the job of all the assets; by default the component's and `_job`.")
+        str | None, text("Name of the job of all the assets; by default the component's and `_job`.")
     ] = None
     schedule: Annotated[
         SQLMeshScheduleArgs | None, Resolver.default(description="The adaptive schedule; null for none.")
     ] = field(default_factory=SQLMeshScheduleArgs)
     resource_key: Annotated[
-        str | None, _text("Key of the resource; by default `sqlmesh_` and the component's name.")
+        str | None, text("Key of the resource; by default `sqlmesh_` and the component's name.")
     ] = None
     required_resource_keys: Annotated[
-        list[str], _text("Other resources that an `execute` of your own needs.")
+        list[str], text("Other resources that an `execute` of your own needs.")
     ] = field(default_factory=list)
     defs_state: ResolvedDefsStateConfig = field(default_factory=DefsStateConfigArgs.local_filesystem)
 
@@ -418,10 +233,10 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where the manifest is kept. Components of one project and gateway share it."""
-        config = DefsStateConfig.from_args(
-            self.defs_state, default_key=f"SQLMeshProjectComponent[{', '.join(self._state_names())}]"
-        )
+        """Where the manifest is kept. Named for the component's place, as Dagster wants one for every component."""
+        project = self.project
+        place = project.place if isinstance(project, LocatedProjectArgs) else self._project_dirs[0].as_posix()
+        config = DefsStateConfig.from_args(self.defs_state, default_key=f"SQLMeshProjectComponent[{place}]")
         if self._manifest_path is not None and config.management_type.value != "LOCAL_FILESYSTEM":
             raise dg.DagsterInvalidDefinitionError(
                 f"SQLMeshProjectComponent has a `manifest`, {self._manifest_path}, and a `defs_state` that would keep "
@@ -463,7 +278,7 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
                 "`partitions: true` has no adaptive schedule, whose runs are for no partition: set `schedule: null`, and "
                 "schedule the job with dagster.build_schedule_from_partitioned_job."
             )
-        name = self._name(context)
+        name = component_name(context) or safe_name(self._project_dirs[0].name)
         project = self._project_of(state_path)
         resource_key = self.resource_key or f"sqlmesh_{name}"
         resource = SQLMeshResource(
@@ -534,32 +349,6 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
             manifest_path=manifest_path,
             launcher=self.launcher or own,
         )
-
-    def _state_names(self) -> list[str]:
-        """What tells manifests apart: the directories, and a gateway and a manifest if they are given."""
-        root = self.project.root if isinstance(self.project, _LocatedProject) else None
-
-        def spelled(path: Path) -> str:
-            return Path(os.path.relpath(path, root)).as_posix() if root is not None else path.as_posix()
-
-        names = [spelled(path) for path in self._project_dirs]
-        if self.project.gateway is not None:
-            names.append(f"gateway={self.project.gateway}")
-        if self._manifest_path is not None:
-            names.append(f"manifest={spelled(self._manifest_path)}")
-        return names
-
-    def _name(self, context: dg.ComponentLoadContext) -> str:
-        """The component's name, from its folder: two of one Dagster project have different names.
-
-        That of the SQLMesh project's directory for a component that has no folder of its own.
-        """
-        place = context.component_path
-        path = place.file_path.with_suffix("") if place.file_path.is_file() else place.file_path
-        root = context.defs_module_path
-        parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
-        name = "_".join(parts) or self._project_dirs[0].name
-        return safe_name(f"{name}_{place.instance_key}" if place.instance_key else name)
 
     def _translator_of(self, manifest: Manifest) -> SQLMeshTranslator:
         base = self.translator or SQLMeshTranslator()
