@@ -4,17 +4,13 @@ Annotations are not postponed: Dagster reads those of asset functions.
 """
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -27,6 +23,7 @@ from dagster_sqlmesh_pipes import (
     sqlmesh_assets,
     sqlmesh_definitions_factory,
 )
+from support.daemon import daemon
 from support.waiting import wait_for
 from support.warehouse import CONFIG, DUCKDB, Outcome, Warehouse, write
 
@@ -374,36 +371,6 @@ defs = sqlmesh_definitions_factory(
 """
 
 
-@contextmanager
-def daemon(home: Path, location: Path) -> Iterator[None]:
-    """Dagster's daemon on a code location, in a process group that is ended as a whole."""
-    log = home / "daemon.log"
-    command = [sys.executable, "-m", "dagster._daemon", "run", "-f", str(location)]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command,
-            env={**os.environ, "DAGSTER_HOME": str(home)},
-            cwd=home,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield
-        except BaseException:
-            print(log.read_text(errors="replace")[-8_000:])
-            raise
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-
-
 def test_under_the_daemon_a_tick_starts_a_run_and_its_assets_are_there(warehouse, tmp_path):
     # SQLMesh has no cron finer than five minutes: the test would wait that long for a tick.
     manifest = warehouse.path / "sqlmesh_manifest.json"
@@ -411,20 +378,14 @@ def test_under_the_daemon_a_tick_starts_a_run_and_its_assets_are_there(warehouse
     for model in content["models"]:
         model["cron"] = "* * * * *"
     manifest.write_text(json.dumps(content))
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    location = tmp_path / "location.py"
-    location.write_text(
-        LOCATION.format(
-            project=str(warehouse.path),
-            runner=str(warehouse.bin / "sqlmesh-runner"),
-            env={"TEST_DATABASE": str(warehouse.database)},
-        )
+    location = LOCATION.format(
+        project=str(warehouse.path),
+        runner=str(warehouse.bin / "sqlmesh-runner"),
+        env={"TEST_DATABASE": str(warehouse.database)},
     )
     finished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
 
-    with dg.DagsterInstance.from_config(str(home)) as instance, daemon(home, location):
+    with daemon(tmp_path / "home", location) as instance:
         wait_for(lambda: instance.get_runs(finished), seconds=180)
         (run,) = instance.get_runs()
         outcome = Outcome.read(instance, run.run_id)
