@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+FailOn = Literal["skipped-upstream", "warn-audit", "nothing"]
+"""What makes the exit status that of a failure, or not: see `RunOptions.fail_on`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,10 @@ class RunOptions:
         select_models: SQLMesh's selection expressions; None for all.
         exact_models: FQNs, instead of expressions.
         auto_upstream: run what the selected models read as well.
+        fail_on: stricter, or more lenient, than that models and blocking audits which fail make the run exit with 1.
+            ``skipped-upstream``: so do models that were due and had to wait for others, or for a signal. ``warn-audit``: so do
+            audits that do not block. ``nothing``: the run exits with 0, and its events and reports tell what failed.
+        dotenv: a file of variables, instead of the project's .env.
         concurrent_tasks: how many models are evaluated at once; None for what the connection is configured with.
     """
 
@@ -34,3 +42,5 @@ class RunOptions:
     execution_time: str | None = None
     skip_janitor: bool = False
     concurrent_tasks: int | None = None
+    fail_on: tuple[FailOn, ...] = ()
+    dotenv: Path | None = None

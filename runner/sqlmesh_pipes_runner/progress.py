@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import IntEnum
 from typing import TextIO
@@ -22,6 +22,7 @@ from sqlmesh_pipes_protocol.events import (
     ModelStarted,
     RunFinished,
     RunStarted,
+    UnknownEvent,
 )
 from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line, span
 
@@ -56,7 +57,7 @@ class Progress:
         self._failures: list[ModelFailed] = []
         self._skips: Counter[str] = Counter()
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Event | UnknownEvent) -> None:
         """Print what the event tells a person, if anything."""
         match event:
             case RunStarted():
@@ -170,6 +171,14 @@ class Progress:
         if self._verbosity < needed or not self._is_heard:
             return
         try:
-            print(f"{self._now():%H:%M:%S} {text}", file=self._stream or sys.stderr, flush=True)
+            self._write(f"{self._now():%H:%M:%S} {text}")
         except (OSError, ValueError):  # a stream that is broken, or that a model has closed
             self._is_heard = False
+
+    def _write(self, text: str) -> None:
+        print(text, file=self._stream or sys.stderr, flush=True)
+
+
+def is_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a stream is a terminal that can show more than lines, and a person sits there."""
+    return stream.isatty() and not environ.get("CI") and environ.get("TERM", "dumb") != "dumb"

@@ -39,6 +39,7 @@ from sqlmesh_pipes_protocol.events import (
     Storage,
     Timestamp,
 )
+from sqlmesh_pipes_runner.options import FailOn
 
 _NO_REASON = ErrorInfo(
     error_class="unknown",
@@ -46,6 +47,8 @@ _NO_REASON = ErrorInfo(
     category="internal",
     transient=False,
 )
+
+_HELD_BACK = {"upstream_failed", "signal_not_ready"}
 
 Span = tuple[int, int]
 """An interval in milliseconds since the epoch, end excluded."""
@@ -70,6 +73,23 @@ def merged(spans: Iterable[Span]) -> tuple[Interval, ...]:
         else:
             result.append((start, end))
     return tuple(map(interval, result))
+
+
+def _exit_code(
+    exit_code: int,
+    status: RunStatus,
+    digest: Iterable[ModelOutcome],
+    counts: Counts,
+    fail_on: Collection[FailOn],
+) -> int:
+    if "nothing" in fail_on and status == "failed":
+        return 0
+    if exit_code == 0 and (
+        ("warn-audit" in fail_on and counts.audits_failed)
+        or ("skipped-upstream" in fail_on and any(outcome.reason in _HELD_BACK for outcome in digest))
+    ):
+        return 1
+    return exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +368,7 @@ class RunRecorder:
         why_pending: Callable[[str], Skip],
         error: ErrorInfo | None = None,
         next_seq: Callable[[], int],
+        fail_on: Collection[FailOn] = (),
     ) -> RunFinished:
         """End the run: an outcome for whoever has none, then the run's last event. Everything later is ignored.
 
@@ -357,6 +378,7 @@ class RunRecorder:
             why_pending: tells for a model without an outcome why it did not run.
             error: why there was no run, or why it broke off.
             next_seq: the seq that the last event will get.
+            fail_on: what else, or that nothing, makes the exit status that of a failure.
         """
         with self._lock:
             for state in self._models.values():
@@ -384,7 +406,7 @@ class RunRecorder:
                 )
             event = RunFinished(
                 status=status,
-                exit_code=exit_code,
+                exit_code=_exit_code(exit_code, status, digest, counts, fail_on),
                 counts=counts,
                 duration_ms=round((self._clock() - self._began) * 1000),
                 last_seq=next_seq(),

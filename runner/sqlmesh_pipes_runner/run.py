@@ -31,6 +31,7 @@ from sqlmesh_pipes_runner.writer import EventWriter
 if TYPE_CHECKING:
     from sqlmesh_pipes_runner.adapter import ReportingContext
     from sqlmesh_pipes_runner.console import SQLMeshEventCaptureConsole
+    from sqlmesh_pipes_runner.reports.files import Reports
 
 HEARTBEAT_SECONDS = 5.0
 LAST_RESORT_SECONDS = 5.0
@@ -45,6 +46,7 @@ class Run:
         writer: takes the events.
         progress: shows them to people.
         grace_seconds: how long batches may go on after the run was told to stop.
+        reports: written when the run is over, however it ends.
         exit_process: ends the process at once; called with an exit status when the grace period is over.
     """
 
@@ -55,11 +57,13 @@ class Run:
         progress: Progress,
         *,
         grace_seconds: float,
+        reports: Reports | None = None,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._options = options
         self._writer = writer
         self._progress = progress
+        self._reports = reports
         self._exit_process = exit_process
         self._finishing = threading.Lock()
         self._finished = False
@@ -169,7 +173,10 @@ class Run:
                 why_pending=self._why_pending(error),
                 error=error,
                 next_seq=lambda: self._writer.next_seq,
+                fail_on=self._options.fail_on,
             )
+            if self._reports is not None:
+                self._reports.write()
             return finished.exit_code
 
     def _force_stop(self, reason: str) -> None:
@@ -184,7 +191,10 @@ class Run:
         self._exit_process(self._finish("interrupted", EXIT_INTERRUPTED, None))
 
     def _emit(self, event: Event) -> None:
-        self._progress.show(self._writer.emit(event))
+        envelope = self._writer.emit(event)
+        self._progress.show(envelope.event)
+        if self._reports is not None:
+            self._reports.take(envelope)
 
     @contextmanager
     def _heartbeats(self) -> Iterator[None]:

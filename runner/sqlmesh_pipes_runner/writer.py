@@ -66,13 +66,14 @@ class EventWriter:
         """The seq that the next event gets, if no other thread writes first."""
         return self._seq
 
-    def emit(self, event: Event) -> Event:
-        """Write the event; returns it as written, secrets masked."""
+    def emit(self, event: Event) -> Envelope:
+        """Write the event; returns it with its place in the run, secrets masked."""
         event = self.masker.event(event)
         broken: OSError | None = None
         with self._lock:
+            envelope = Envelope(run_id=self.run_id, seq=self._seq, at=timestamp(self._now()), event=event)
             if self._sink is not None:
-                lines = self._lines(event, self._sink.overhead)
+                lines = self._lines(envelope, event, self._sink.overhead)
                 try:
                     for line in lines:
                         self._sink.write(line)
@@ -82,11 +83,9 @@ class EventWriter:
             self._seq += 1
         if broken is not None:
             self._on_broken(broken)
-        return event
+        return envelope
 
-    def _lines(self, event: Event, overhead: int) -> list[bytes]:
-        at = timestamp(self._now())
-        envelope = Envelope(run_id=self.run_id, seq=self._seq, at=at, event=event)
+    def _lines(self, envelope: Envelope, event: Event, overhead: int) -> list[bytes]:
         try:
             return list(frame(envelope, overhead=overhead))
         except (TypeError, EventTooLargeError) as error:

@@ -418,10 +418,10 @@ def test_a_manifest_that_cannot_be_made_is_said_in_one_sentence(warehouse):
     assert not (warehouse.path / DEFAULT_MANIFEST_NAME).exists()
 
 
-def test_version_names_the_release_and_the_protocol():
+def test_version_names_the_release_the_protocol_and_sqlmesh():
     result = CliRunner().invoke(main, ["--version"])
 
-    assert re.fullmatch(r"sqlmesh-runner \d+\.\d+\.\d+\S*, protocol \d+\.\d+\n", result.output)
+    assert re.fullmatch(r"sqlmesh-runner \d+\.\d+\.\d+\S*, protocol \d+\.\d+, SQLMesh \d\S*\n", result.output)
 
 
 def test_help_tells_every_exit_status():

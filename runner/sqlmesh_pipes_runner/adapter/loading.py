@@ -48,7 +48,7 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
     try:
         with exits_are_errors():
             configs: dict[Path, Any] = sqlmesh_load_configs(
-                options.config, Context.CONFIG_TYPE, options.projects
+                options.config, Context.CONFIG_TYPE, options.projects, dotenv_path=options.dotenv
             )
     except RunInterruptedError:
         raise

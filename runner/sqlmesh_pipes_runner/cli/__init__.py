@@ -1,0 +1,47 @@
+"""The command line: ``sqlmesh-runner``. A module a command; SQLMesh is imported by those alone that need it, when they do."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from sqlmesh_pipes_protocol import PROTOCOL_VERSION
+from sqlmesh_pipes_runner.cli.due import due
+from sqlmesh_pipes_runner.cli.manifest import manifest
+from sqlmesh_pipes_runner.cli.report import report
+from sqlmesh_pipes_runner.cli.run import run
+from sqlmesh_pipes_runner.cli.schema import schema
+
+
+def _versions() -> str:
+    try:
+        sqlmesh = version("sqlmesh")
+    except PackageNotFoundError:
+        sqlmesh = "not installed"
+    return f"sqlmesh-runner %(version)s, protocol {PROTOCOL_VERSION}, SQLMesh {sqlmesh}"
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog='Completion for bash: eval "$(_SQLMESH_RUNNER_COMPLETE=bash_source sqlmesh-runner)"; zsh and fish likewise.',
+)
+@click.version_option(version("dagster-sqlmesh-pipes"), message=_versions())
+def main() -> None:
+    """Run what is deployed in a SQLMesh environment, and tell exactly what happened to each model.
+
+    Options can be given as variables too, such as SQLMESH_RUNNER_PROJECT and SQLMESH_RUNNER_GATEWAY; what stands on the command line
+    goes before them. A project's .env is read as SQLMesh does.
+
+    \b
+    Examples:
+      sqlmesh-runner doctor prod --project warehouse          is everything in place?
+      sqlmesh-runner due prod --project warehouse             what would run now, and when is the rest due?
+      sqlmesh-runner run prod --project warehouse             run it
+      sqlmesh-runner run prod --events run.jsonl --junit junit.xml --markdown "$GITHUB_STEP_SUMMARY"
+      sqlmesh-runner report run.jsonl --format markdown       and tell about it later
+    """
+
+
+for command in (run, due, report, manifest, schema):
+    main.add_command(command)

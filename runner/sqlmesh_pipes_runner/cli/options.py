@@ -1,0 +1,100 @@
+"""Options that several commands share, and how a command ends that cannot answer."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sqlmesh_pipes_runner.errors import NoAnswerError, RunnerError
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """A click option that a variable can give as well: ``--skip-janitor`` is ``SQLMESH_RUNNER_SKIP_JANITOR``."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = f"SQLMESH_RUNNER_{long.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=variable, show_envvar=True, **settings)
+
+
+environment = click.argument("environment", required=False, envvar="SQLMESH_RUNNER_ENVIRONMENT")
+
+
+def project(command: Command) -> Command:
+    """Which project, and how its configuration is read."""
+    return _all(
+        command,
+        option(
+            "--project",
+            "-p",
+            "projects",
+            multiple=True,
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="A SQLMesh project's directory; several for a multi-repository project. Default: the current one.",
+        ),
+        option("--gateway", metavar="NAME", help="A gateway of the project. Default: the project's."),
+        option("--config", metavar="NAME", help="A config object in config.py. Default: config."),
+        option(
+            "--dotenv",
+            metavar="PATH",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="A file of variables, instead of the project's .env.",
+        ),
+    )
+
+
+def what_to_run(command: Command) -> Command:
+    """Which models of an environment, and which time."""
+    return _all(
+        command,
+        option(
+            "--select-model",
+            "select_models",
+            multiple=True,
+            metavar="EXPRESSION",
+            help="Models to run, in SQLMesh's selection syntax. May be given several times.",
+        ),
+        option("--no-auto-upstream", is_flag=True, help="Do not also run what the selected models read."),
+        option(
+            "--ignore-cron",
+            is_flag=True,
+            help="Run all missing intervals, whether a cron has elapsed or not.",
+        ),
+        option("--start", metavar="TIME", help="Start of the interval to run."),
+        option("--end", metavar="TIME", help="End of the interval to run."),
+        option("--execution-time", metavar="TIME", help="What counts as now. Default: now."),
+    )
+
+
+def _all(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for add in reversed(options):
+        command = add(command)
+    return command
+
+
+def check_projects(projects: tuple[Path, ...]) -> None:
+    """Raise UsageError unless each is a SQLMesh project."""
+    from sqlmesh_pipes_runner.run import check_project
+
+    for path in projects:
+        check_project(path)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What is wrong with a question ends the process, with one sentence and the status that says why."""
+    try:
+        yield
+    except NoAnswerError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except RunnerError as error:
+        raise click.UsageError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"{error}: install dagster-sqlmesh-pipes[sqlmesh].") from error

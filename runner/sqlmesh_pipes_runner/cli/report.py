@@ -1,0 +1,78 @@
+"""``sqlmesh-runner report``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from sqlmesh_pipes_protocol import VersionMismatchError
+from sqlmesh_pipes_runner.cli import options
+from sqlmesh_pipes_runner.reports import Story, github, junit, markdown, read_story, summary, table
+from sqlmesh_pipes_runner.reports.files import replace_file
+from sqlmesh_pipes_runner.reports.sources import SourceFiles
+
+_FORMS: Mapping[str, Callable[[Story], str]] = {
+    "table": table,
+    "markdown": markdown,
+    "junit": junit,
+    "json": summary,
+}
+
+
+@click.command()
+@click.argument("events", type=click.Path(path_type=Path), metavar="FILE")
+@options.option(
+    "--format",
+    "form",
+    type=click.Choice([*_FORMS, "github"]),
+    default="table",
+    show_default=True,
+    help="For people, a job's summary, a CI system's test report, programs, or as GitHub's annotations.",
+)
+@options.option(
+    "--output", "-o", metavar="PATH", type=click.Path(path_type=Path), help="Default: standard output."
+)
+@options.option("--run-id", metavar="ID", help="One of several runs in the file. Default: the last one.")
+@options.option(
+    "--project",
+    "-p",
+    "projects",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the models' files are, for annotations. Default: the current directory.",
+)
+def report(
+    events: Path, form: str, output: Path | None, run_id: str | None, projects: tuple[Path, ...]
+) -> None:
+    """Tell what happened in a run, from the events that `run --events FILE` wrote. Needs no SQLMesh.
+
+    A run that was killed is told as far as its events go.
+
+    \b
+    Examples:
+      sqlmesh-runner report run.jsonl
+      sqlmesh-runner report run.jsonl --format junit --output junit.xml
+      sqlmesh-runner report run.jsonl --format markdown >> "$GITHUB_STEP_SUMMARY"
+
+    \b
+    Exit status: 0 whatever happened in the run
+                 2 there is no such file, or no run in it
+    """
+    with options.told():
+        try:
+            story = read_story(events, run_id)
+        except VersionMismatchError as error:
+            raise click.UsageError(f"{events}: {error}") from error
+    files = SourceFiles(projects or (Path(),))
+    text = github(story, files.of) if form == "github" else _FORMS[form](story)
+    if output is None:
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        return
+    try:
+        replace_file(output, text)
+    except OSError as error:
+        raise click.UsageError(f"The report cannot be written to {output}: {error.strerror}.") from error

@@ -1,0 +1,202 @@
+"""``sqlmesh-runner run``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sqlmesh_pipes_protocol import ProtocolError, RunRequest
+from sqlmesh_pipes_runner.cli import options
+from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError
+from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
+from sqlmesh_pipes_runner.reports.files import Reports
+
+if TYPE_CHECKING:
+    from dagster_pipes import PipesContext
+
+    from sqlmesh_pipes_runner.writer import EventWriter, Sink
+
+_PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
+
+
+@click.command()
+@options.environment
+@options.project
+@options.what_to_run
+@options.option(
+    "--concurrent-tasks",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many models to evaluate at once. Default: what the gateway's connection is configured with.",
+)
+@options.option("--skip-janitor", is_flag=True, help="Do not clean up expired environments and snapshots.")
+@options.option(
+    "--events",
+    metavar="PATH|-",
+    help="Write events as JSON lines to a file, which is appended to, or to standard output.",
+)
+@options.option(
+    "--grace-period",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long batches that run may go on after SIGTERM or SIGINT.",
+)
+@options.option(
+    "--junit",
+    metavar="PATH",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write JUnit XML: models and audits as cases.",
+)
+@options.option(
+    "--markdown",
+    metavar="PATH",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Append Markdown, as for a job's summary.",
+)
+@options.option(
+    "--github", is_flag=True, help="Print GitHub's annotations, which point at the models' files."
+)
+@options.option(
+    "--fail-on",
+    multiple=True,
+    type=click.Choice(["skipped-upstream", "warn-audit", "nothing"]),
+    help="What else makes the exit status 1: models that had to wait for others or a signal; audits that only warn. "
+    "`nothing`: 0 even if models failed. May be given several times.",
+)
+@options.option("--verbose", "-v", is_flag=True, help="Show batches, all audits, and what SQLMesh says.")
+@options.option("--quiet", "-q", is_flag=True, help="Show failures and the summary only.")
+def run(
+    environment: str | None,
+    projects: tuple[Path, ...],
+    select_models: tuple[str, ...],
+    no_auto_upstream: bool,
+    events: str | None,
+    grace_period: float,
+    verbose: bool,
+    quiet: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    github: bool,
+    **settings: Any,
+) -> None:
+    """Evaluate what is due in ENVIRONMENT (default: the project's), as `sqlmesh run` does.
+
+    \b
+    Exit status: 0 success, or nothing to do
+                 1 a model or a blocking audit failed
+                 2 usage or configuration: no such project, environment, gateway, model
+                 3 infrastructure: state or warehouse out of reach, or locked
+               130 interrupted
+    Started by Dagster, the process exits 0 when it has reported its outcome.
+
+    \b
+    Examples:
+      sqlmesh-runner run prod --project warehouse
+      sqlmesh-runner run prod --select-model '+marts.orders' --ignore-cron
+      sqlmesh-runner run prod --quiet --events run.jsonl --junit junit.xml
+    """
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other.")
+    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
+    projects = projects or (Path(),)
+    early_error: Exception | None = None
+    request: RunRequest | None = None
+    run_id: str | None = None
+    pipes: PipesContext | None = None
+    sink: Sink | None
+    try:
+        if all(name in os.environ for name in _PIPES_VARIABLES):
+            if events is not None:
+                raise click.UsageError("--events does not go with Dagster Pipes, which takes the events.")
+            pipes = _open_pipes()
+            run_id = RunRequest.run_id_in(pipes.extras)
+            try:
+                request = RunRequest.from_extras(pipes.extras)
+            except ProtocolError as error:
+                early_error = error
+            sink = _pipes_sink(pipes)
+        else:
+            sink = _event_sink(events)
+        reports = None
+        if junit or markdown or github:
+            reports = Reports(projects, junit=junit, markdown=markdown, annotations=github)
+    except RunnerError as error:
+        raise click.UsageError(str(error)) from error
+
+    from sqlmesh_pipes_runner.options import RunOptions
+    from sqlmesh_pipes_runner.run import Run
+    from sqlmesh_pipes_runner.writer import EventWriter
+
+    exact = request.models if request else None
+    writer: EventWriter = EventWriter(run_id or str(uuid.uuid4()), sink, on_broken=lambda error: lost(error))
+    the_run = Run(
+        RunOptions(
+            projects=projects,
+            environment=environment,
+            select_models=select_models or None,
+            exact_models=exact,
+            auto_upstream=request.include_upstream if exact is not None and request else not no_auto_upstream,
+            **settings,
+        ),
+        writer,
+        _progress(verbosity),
+        grace_seconds=grace_period,
+        reports=reports,
+    )
+
+    def lost(error: OSError) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a model may have closed standard error
+            click.echo(f"Events can no longer be written: {error.strerror}.", err=True)
+        if pipes is not None:
+            the_run.cancellation.request("Dagster no longer listens")
+
+    exit_code = the_run.execute(early_error)
+    if pipes is not None:
+        try:
+            pipes.close()
+            exit_code = EXIT_OK
+        except OSError as error:
+            click.echo(f"Dagster does not know how the run ended: {error.strerror}.", err=True)
+    sys.exit(exit_code)
+
+
+def _progress(verbosity: Verbosity) -> Progress:
+    if verbosity is not Verbosity.QUIET and is_terminal(sys.stderr, os.environ):
+        from sqlmesh_pipes_runner.live import LiveProgress
+
+        return LiveProgress(verbosity, stream=sys.stderr)
+    return Progress(verbosity)
+
+
+def _open_pipes() -> PipesContext:
+    from dagster_pipes import open_dagster_pipes
+
+    from sqlmesh_pipes_runner.writer import LineMessageWriter
+
+    try:
+        return open_dagster_pipes(message_writer=LineMessageWriter())
+    finally:
+        for name in _PIPES_VARIABLES:  # not for the processes that a model starts
+            os.environ.pop(name, None)
+
+
+def _pipes_sink(pipes: PipesContext) -> Sink:
+    from sqlmesh_pipes_runner.writer import PipesSink
+
+    return PipesSink(pipes)
+
+
+def _event_sink(events: str | None) -> Sink | None:
+    from sqlmesh_pipes_runner.writer import DescriptorSink, claim_stream, open_append
+
+    if events is None:
+        return None
+    return DescriptorSink(claim_stream(1) if events == "-" else open_append(Path(events)))

@@ -1,0 +1,20 @@
+"""``sqlmesh-runner schema``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import orjson
+
+from sqlmesh_pipes_protocol import due_schema, event_schema, manifest_schema
+
+_SCHEMAS = {"events": event_schema, "manifest": manifest_schema, "due": due_schema}
+
+
+@click.command()
+@click.argument("subject", type=click.Choice(list(_SCHEMAS)), default="events")
+def schema(subject: str) -> None:
+    """Print the JSON Schema of a line of the event stream, of the manifest, or of what `due` reports."""
+    declared = _SCHEMAS[subject]()
+    sys.stdout.buffer.write(orjson.dumps(declared, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
