@@ -272,17 +272,15 @@ def test_a_model_that_fails_in_mid_range_has_the_partitions_that_it_had_filled(p
     assert project.materialized("days") == filled
 
 
-def test_intervals_that_a_lookback_does_again_outside_the_range_are_materialized_too(partitioned):
+def test_a_lookback_does_nothing_outside_the_range_that_was_asked_for(partitioned):
     project = partitioned(days(lookback=", lookback 1"))
     project.run("2026-01-04")
 
     shown = project.run("2026-01-05")
 
     assert shown.success, shown.failure
-    assert "2026-01-05" in shown.partitions["days"]
-    again = set(shown.partitions["days"]) - {"2026-01-05"}
-    assert again <= {"2026-01-04"}
-    assert set(project.column("db.marts.days", "day")) == set(project.materialized("days"))
+    assert shown.partitions == {"days": ["2026-01-05"]}
+    assert project.column("db.marts.days", "day") == ["2026-01-04", "2026-01-05"]
 
 
 def test_a_run_without_a_partition_says_what_to_launch_and_starts_no_runner(partitioned):

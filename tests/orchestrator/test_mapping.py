@@ -1,9 +1,12 @@
 """Events in, results out."""
 
+from datetime import datetime, timezone
+
 import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes.mapping import ResultMapper
+from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.specs import SpecIndex
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
@@ -224,3 +227,94 @@ def test_an_embedded_model_is_no_stranger(mapper):
 
 def test_an_event_of_a_later_version_means_nothing_yet(mapper):
     assert feed(mapper, UnknownEvent(kind="model_paused", fields={"model": FQN})) == []
+
+
+DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC")
+
+
+def for_partitions(*asked: str, known: tuple[str, ...] = ()) -> ResultMapper:
+    return make_mapper(partitions=PartitionedRun(DAYS, asked, {KEY: set(known)}))
+
+
+def plain(results) -> list[str | None]:
+    """Partitions that are materialized beside the step's result."""
+    return [result.partition for result in results if isinstance(result, dg.AssetMaterialization)]
+
+
+def whole(results) -> bool:
+    """Whether the step has a result, which Dagster takes for all partitions that were asked for."""
+    return any(isinstance(result, dg.MaterializeResult) for result in results)
+
+
+def executed(*intervals: Interval) -> ModelExecuted:
+    return ModelExecuted(model=FQN, intervals=intervals, batches=1, duration_ms=1)
+
+
+def test_a_run_that_filled_all_partitions_has_one_result_for_them():
+    results = feed(for_partitions("2026-01-01", "2026-01-02"), executed(DAY, NEXT_DAY))
+
+    assert whole(results)
+    assert plain(results) == []
+
+
+def test_a_partition_that_was_filled_and_not_asked_for_is_materialized_besides():
+    results = feed(for_partitions("2026-01-02"), executed(DAY, NEXT_DAY))
+
+    assert whole(results)
+    assert plain(results) == ["2026-01-01"]
+
+
+def test_a_partition_that_was_not_filled_is_not_claimed_and_named():
+    results = feed(for_partitions("2026-01-01", "2026-01-02"), executed(DAY))
+
+    assert not whole(results)
+    assert plain(results) == ["2026-01-01"]
+    assert by_name(results_of_checks(results))[STATUS].metadata["partitions_not_filled"].value == "2026-01-02"
+
+
+def test_a_partition_that_was_filled_before_counts():
+    results = feed(for_partitions("2026-01-01", "2026-01-02", known=("2026-01-02",)), executed(DAY))
+
+    assert whole(results)
+
+
+def test_a_model_that_failed_has_the_partitions_that_it_filled_before():
+    results = feed(for_partitions("2026-01-01", "2026-01-02"), FAILED)
+
+    assert not whole(results)
+    assert plain(results) == ["2026-01-01"]
+    assert by_name(results_of_checks(results))[STATUS].metadata["status"].value == "failed"
+
+
+def test_a_partition_that_is_up_to_date_says_what_does_it_again():
+    skipped = ModelSkipped(model=FQN, reason="up_to_date", detail="Nothing to do.")
+
+    (check,) = feed(for_partitions("2026-01-01"), skipped)
+
+    assert check.description.endswith("without a restatement: `sqlmesh plan --restate-model`.")
+
+
+def results_of_checks(results) -> list[dg.AssetCheckResult]:
+    return [result for result in results if isinstance(result, dg.AssetCheckResult)]
+
+
+def test_the_moment_that_a_run_brings_models_up_to_is_on_record_unless_the_run_is_limited():
+    moment = datetime(2026, 1, 3, 6, 30, tzinfo=timezone.utc)
+
+    (result,) = feed(make_mapper(as_of=moment), EXECUTED)
+    (limited,) = feed(make_mapper(as_of=None), EXECUTED)
+
+    status = by_name(result.check_results)[STATUS]
+    assert datetime.fromisoformat(status.metadata["as_of"].value) == moment
+    assert "as_of" not in by_name(limited.check_results)[STATUS].metadata
+
+
+@pytest.mark.parametrize(
+    ("reason", "passed"), [("cron_not_due", True), ("up_to_date", True), ("upstream_failed", False)]
+)
+def test_a_skip_because_nothing_was_to_do_can_pass_and_no_other(reason, passed):
+    skipped = ModelSkipped(model=FQN, reason=reason, detail="Later.")
+
+    (check,) = feed(make_mapper(skips_pass=True), skipped)
+
+    assert check.passed is passed
