@@ -30,7 +30,7 @@ class DuplicateAssetKeyError(SQLMeshPipesError):
         self.models = (first, second)
         super().__init__(
             f"The models {first} and {second} both get the asset key {key}: "
-            "give them different keys in the translator's get_asset_key."
+            "give them different keys, by the translator's get_asset_key, a component's translation, or a tag dagster:asset_key:… on a model."
         )
 
 

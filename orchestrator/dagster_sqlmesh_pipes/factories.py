@@ -1,8 +1,9 @@
-"""A project's assets, job, schedule and resource in one call."""
+"""A project's assets, job, schedule and resource in one call.
 
-from __future__ import annotations
+Annotations are not postponed here: Dagster reads those of the asset function.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import dagster as dg
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
 from dagster_sqlmesh_pipes.due import Source
 from dagster_sqlmesh_pipes.launch import Launcher
+from dagster_sqlmesh_pipes.mapping import Result
 from dagster_sqlmesh_pipes.project import SQLMeshProject
-from dagster_sqlmesh_pipes.resource import SQLMeshResource
+from dagster_sqlmesh_pipes.resource import SQLMeshResource, SQLMeshRunConfig
 from dagster_sqlmesh_pipes.schedules import Granularity, build_sqlmesh_schedule
 from dagster_sqlmesh_pipes.selection import Select
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
@@ -62,8 +64,8 @@ def sqlmesh_assets_factory(
         pool=pool,
         required_resource_keys={*(required_resource_keys or ()), resource_key},
     )
-    def run(context):  # type: ignore[no-untyped-def]  # Dagster would read a postponed annotation
-        yield from getattr(context.resources, resource_key).run(context)
+    def run(context: dg.AssetExecutionContext, config: SQLMeshRunConfig) -> Iterator[Result]:
+        yield from getattr(context.resources, resource_key).run(context, config=config)
 
     return run
 
