@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ def answer(options: RunOptions, ask: Callable[[dict[Path, Any]], T], *, otherwis
         NoAnswerError: ``ask`` raised something else.
     """
     # What a user's configuration or macro prints must not stand in the answer.
-    with redirect_stdout(sys.stderr), console_replaced(NoopConsole()):
+    with _output_to_stderr(), redirect_stdout(sys.stderr), console_replaced(NoopConsole()):
         configs = load_configs(options)
         try:
             return ask(configs)
@@ -43,3 +44,19 @@ def answer(options: RunOptions, ask: Callable[[dict[Path, Any]], T], *, otherwis
             info = run_error(error)
             message = Masker(secrets_of(configs)).text(f"{otherwise}: {info.message}")
             raise NoAnswerError(message, exit_code_of(info.category)) from error
+
+
+@contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Have the process's standard output go to standard error, for child processes and extensions in C as well."""
+    try:
+        before = os.dup(1)
+    except OSError:  # closed: nothing can stand in it
+        yield
+        return
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
