@@ -17,7 +17,7 @@ SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_MANIFEST="$(DEMO_DIR)/sq
 	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
 	PYTHONPATH="$(SHOP)"
 
-.PHONY: help install demo dev test test-all lint format clean
+.PHONY: help install demo dev test test-all bench lint format clean
 
 help:  ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ test: install  ## Run the whole suite. Tests that need PostgreSQL are skipped, w
 
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test
+
+bench: install  ## Measure, as ratios: how long definitions take to load, against bare Dagster.
+	$(VENV)/bin/python benchmarks/load_definitions.py
 
 lint: install  ## Check style, types and who imports whom.
 	$(VENV)/bin/ruff check .
