@@ -70,16 +70,17 @@ def build_sqlmesh_schedule(
         )
         if active:
             return _overlap([active[0].run_id])
-        now = datetime.now(timezone.utc)
-        if resource.ignore_cron:
-            found = Due(keys=list(models), next_due=None)
-        elif due == "state":
-            try:
-                found = due_by_state(resource, keys)
-            except (LaunchError, ProtocolError) as error:
-                raise dg.Failure(f"SQLMesh's state does not say what is due: {error}") from error
-        else:
-            found = due_by_record(context.instance, models, now, created_at)
+        with resource.process_config_and_initialize_cm() as resolved:  # a setting may be a dagster.EnvVar
+            environment = resolved.environment
+            if resolved.ignore_cron:
+                found = Due(keys=list(models), next_due=None)
+            elif due == "state":
+                try:
+                    found = due_by_state(resolved, keys)
+                except (LaunchError, ProtocolError) as error:
+                    raise dg.Failure(f"SQLMesh's state does not say what is due: {error}") from error
+            else:
+                found = due_by_record(context.instance, models, datetime.now(timezone.utc), created_at)
         if found.running:
             return _overlap(found.running)
         if not found.keys:
@@ -89,7 +90,7 @@ def build_sqlmesh_schedule(
             run_key=None,
             # The whole job is asked for without naming any asset.
             asset_selection=None if len(found.keys) == len(models) else list(found.keys),
-            tags={"sqlmesh/environment": resource.environment},
+            tags={"sqlmesh/environment": environment},
         )
 
     return dg.ScheduleDefinition(
@@ -99,7 +100,7 @@ def build_sqlmesh_schedule(
         execution_timezone=zone,
         execution_fn=tick,
         default_status=default_status,
-        description=f"Runs what is due in SQLMesh's environment {resource.environment}, when a model's cron elapses.",
+        description=f"Runs what is due in SQLMesh's environment {_shown(resource.environment)}, when a model's cron elapses.",
     )
 
 
@@ -114,6 +115,11 @@ def schedule_crons(models: Iterable[Model], granularity: Granularity = "union") 
         finest = min(shortest_gap(*cron) for cron in crons)
         crons = [cron for cron in crons if shortest_gap(*cron) == finest]
     return union(crons)
+
+
+def _shown(setting: str) -> str:
+    """A setting as it can be told when definitions load: an environment variable is read later."""
+    return f"${setting.env_var_name}" if isinstance(setting, dg.EnvVar) else setting
 
 
 def _overlap(runs: Sequence[str]) -> dg.SkipReason:
