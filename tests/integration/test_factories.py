@@ -416,6 +416,22 @@ def test_models_that_had_nothing_to_do_can_pass(jaffle, run_job):
     assert outcome.status("main/mart_customers") == ("skipped", "cron_not_due")
 
 
+def test_one_run_can_be_told_what_to_do_in_its_config(jaffle, instance):
+    defs = sqlmesh_definitions_factory(project_dir=jaffle.path, launcher=jaffle.launcher)
+    config = {"start": "2026-01-01", "end": "2026-01-02", "execution_time": "2026-02-01", "ignore_cron": True}
+
+    result = defs.resolve_job_def("sqlmesh_job").execute_in_process(
+        instance=instance, run_config={"ops": {"sqlmesh_assets": {"config": config}}}, raise_on_error=False
+    )
+
+    (call,) = jaffle.calls
+    expected = ["--start", "2026-01-01", "--end", "2026-01-02", "--execution-time", "2026-02-01"]
+    assert call[4:11] == [*expected, "--ignore-cron"]
+    assert result.success
+    other = Outcome.read(instance, result.run_id).materialized["main/other"]
+    assert other.metadata["intervals"].value == "2026-01-01 to 2026-01-03"
+
+
 # The factory of assets, and the decorator.
 
 

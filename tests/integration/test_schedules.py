@@ -20,6 +20,7 @@ from dagster_sqlmesh_pipes import (
     SQLMeshResource,
     SQLMeshRunConfig,
     build_sqlmesh_schedule,
+    sqlmesh_adaptive_schedule_factory,
     sqlmesh_assets,
     sqlmesh_definitions_factory,
 )
@@ -313,6 +314,25 @@ def test_models_that_are_not_assets_of_the_schedule_do_not_make_it_fire(warehous
     warehouse.run("--select-model", "staging.first")
 
     assert str(scheduled(warehouse, due="state", select="staging.first").tick()).startswith("Nothing is due")
+
+
+def test_settings_from_environment_variables_are_read_at_each_tick(warehouse, instance, monkeypatch):
+    resource = SQLMeshResource(
+        SQLMeshProject(warehouse.path),
+        environment=dg.EnvVar("SQLMESH_ENVIRONMENT"),
+        launcher=warehouse.launcher(),
+    )
+    schedule, job, assets = sqlmesh_adaptive_schedule_factory(sqlmesh_resource=resource, due="state")
+    defs = dg.Definitions(assets, jobs=[job], schedules=[schedule], resources={"sqlmesh": resource})
+    scheduled = Scheduled(defs, instance)
+
+    monkeypatch.setenv("SQLMESH_ENVIRONMENT", "prod")
+    request = scheduled.tick()
+
+    assert request.tags["sqlmesh/environment"] == "prod"
+    monkeypatch.setenv("SQLMESH_ENVIRONMENT", "elsewhere")
+    with pytest.raises(dg.Failure, match="There is no environment 'elsewhere'"):
+        scheduled.tick()
 
 
 @contextmanager
