@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROUNDS = 5
+ROUNDS = 7
 TARGET = 1.3
 PROGRAMS = {
     "dagster": """
@@ -71,8 +71,10 @@ def main(sizes: list[int]) -> int:
                     seconds[name].append(time.perf_counter() - started)
                     assert loaded == {"assets": size, "checks": size * 4, "sqlmesh": False}, loaded
             floor, ours = (statistics.median(seconds[name]) for name in PROGRAMS)
-            failed |= ours / floor > TARGET
-            print(f"{size:>7} {size * 4:>7} {floor:>8.2f}s {ours:>8.2f}s {ours / floor:>7.2f}")
+            # Of each round by itself: what slows the machine down for a while slows both.
+            ratio = statistics.median(b / a for a, b in zip(*seconds.values(), strict=True))
+            failed |= ratio > TARGET
+            print(f"{size:>7} {size * 4:>7} {floor:>8.2f}s {ours:>8.2f}s {ratio:>7.2f}")
     return int(failed)
 
 

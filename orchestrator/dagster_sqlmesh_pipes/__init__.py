@@ -1,7 +1,8 @@
 """SQLMesh under Dagster, out of process: models are assets, audits are checks, reported while SQLMesh runs."""
 
+from typing import TYPE_CHECKING, Any
+
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
-from dagster_sqlmesh_pipes.component import SQLMeshProjectComponent
 from dagster_sqlmesh_pipes.errors import (
     DuplicateAssetKeyError,
     ExternalAssetKeyError,
@@ -24,6 +25,9 @@ from dagster_sqlmesh_pipes.selection import build_sqlmesh_asset_selection
 from dagster_sqlmesh_pipes.tags import TagConventionWarning
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
 from sqlmesh_pipes_protocol.errors import ManifestError
+
+if TYPE_CHECKING:
+    from dagster_sqlmesh_pipes.component import SQLMeshProjectComponent
 
 __all__ = [
     "DuplicateAssetKeyError",
@@ -51,3 +55,15 @@ __all__ = [
     "sqlmesh_definitions_factory",
     "unprovided_externals",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SQLMeshProjectComponent":  # when asked for: it brings a templating engine along
+        from dagster_sqlmesh_pipes.component import SQLMeshProjectComponent
+
+        return SQLMeshProjectComponent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

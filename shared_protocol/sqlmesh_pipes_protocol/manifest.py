@@ -25,7 +25,7 @@ DEFAULT_MANIFEST_NAME = "sqlmesh_manifest.json"
 MAX_MANIFEST_BYTES = 512 * 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnSource:
     """A column that another one is computed from."""
 
@@ -34,7 +34,7 @@ class ColumnSource:
     column: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
     """A column of a model's table."""
 
@@ -46,7 +46,7 @@ class Column:
     """What it is computed from, one step up. Empty for constants, for Python models, and where SQLMesh cannot tell."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AuditUse:
     """An audit as a model uses it."""
 
@@ -61,7 +61,7 @@ class AuditUse:
     dialect: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
     """A model of the project. Embedded models are here too, with their kind; external ones are not."""
 
@@ -111,7 +111,7 @@ class Model:
         return self.schema or ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExternalModel:
     """A table that the project reads and SQLMesh does not build."""
 
@@ -126,7 +126,7 @@ class ExternalModel:
     """False where a model reads it and no external model is declared."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StandaloneAudit:
     """An audit that belongs to no model and reads several."""
 
@@ -142,7 +142,7 @@ class StandaloneAudit:
     tags: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeployedModel:
     """A model's version in an environment, by the hashes that `Model` has of the project's version."""
 
@@ -150,7 +150,7 @@ class DeployedModel:
     metadata_hash: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Deployment:
     """What an environment held when the manifest was written."""
 
@@ -161,7 +161,7 @@ class Deployment:
     """By FQN."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """A SQLMesh project as its code location sees it."""
 

@@ -84,6 +84,10 @@ def _object_reader(declaration: Any) -> Reader:
             default = _MISSING
         fields.append((field.name, _reader(hints[field.name]), default))
     new = object.__new__
+    slots = (
+        "__slots__" in declaration.__dict__
+    )  # objects without a dictionary each: many of them are sooner made
+    setters = [getattr(declaration, name).__set__ for name, _, _ in fields] if slots else []
 
     def read_object(value: Any) -> Any:
         if type(value) is not dict:
@@ -104,6 +108,10 @@ def _object_reader(declaration: Any) -> Reader:
                 mismatch.steps.append(f".{name}")
                 raise
         instance = new(declaration)
+        if slots:
+            for setter, item in zip(setters, values.values(), strict=True):
+                setter(instance, item)
+            return instance
         # The instance's own dictionary: a frozen dataclass refuses setattr, and its __init__ is ten times slower.
         instance.__dict__.update(values)
         return instance
