@@ -357,13 +357,13 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
         return kind(base, self.get_asset_spec, manifest, group_name=self.group_name, owners=self.owners)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _TemplateModel(Model):
     """A model whose unknown names are errors: Jinja writes nothing in their place, and keys would silently lose a part."""
 
     @classmethod
     def of(cls, model: Model) -> Model:
-        return cls(**vars(model))
+        return cls(**{name: getattr(model, name) for name in Model.__dataclass_fields__})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("_", "jinja")):  # asked for by Python and Jinja themselves

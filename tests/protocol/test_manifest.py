@@ -51,7 +51,7 @@ def test_any_manifest_is_read_as_it_was_written(any_of: Any, data: Any, tmp_path
 
 
 def _with_version(manifest: Manifest, version: str) -> Manifest:
-    return Manifest(**{**vars(manifest), "v": version})
+    return dataclasses.replace(manifest, v=version)
 
 
 def _missing(path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_crash_at_any_moment_of_writing_leaves_the_old_manifest_and_nothing_el
 
 def test_a_manifest_that_is_no_json_leaves_the_old_one_and_nothing_else(valid: Manifest, old: Path) -> None:
     with pytest.raises(TypeError):
-        write_manifest(Manifest(**{**vars(valid), "engine": object()}), old)
+        write_manifest(dataclasses.replace(valid, engine=object()), old)
 
     _assert_untouched(old)
 

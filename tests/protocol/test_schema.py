@@ -31,10 +31,11 @@ from sqlmesh_pipes_protocol.manifest import dump_manifest
 EVENTS = Draft202012Validator(event_schema())
 MANIFEST = Draft202012Validator(manifest_schema())
 DUE = Draft202012Validator(due_schema())
+RECONCILE = Draft202012Validator(reconcile_schema())
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("schema", [event_schema, manifest_schema, due_schema])
+@pytest.mark.parametrize("schema", [event_schema, manifest_schema, due_schema, reconcile_schema])
 def test_it_is_a_schema_of_draft_2020_12(schema: Callable[[], dict[str, Any]]) -> None:
     document = schema()
 
@@ -44,7 +45,7 @@ def test_it_is_a_schema_of_draft_2020_12(schema: Callable[[], dict[str, Any]]) -
     assert orjson.loads(orjson.dumps(document)) == document
 
 
-@pytest.mark.parametrize("schema", [event_schema, manifest_schema, due_schema])
+@pytest.mark.parametrize("schema", [event_schema, manifest_schema, due_schema, reconcile_schema])
 def test_every_reference_has_its_definition_and_every_definition_is_referred_to(
     schema: Callable[[], dict[str, Any]],
 ) -> None:
@@ -85,6 +86,13 @@ def test_the_golden_due_report_is_valid() -> None:
     assert not DUE.is_valid({**report, "models": [{"model": "a", "intervals": []}]})
 
 
+def test_the_golden_reconcile_report_is_valid() -> None:
+    report = orjson.loads((GOLDEN / "reconcile-1.json").read_bytes())
+
+    RECONCILE.validate(report)
+    assert not RECONCILE.is_valid({**report, "models": [{"model": "a", "recorded": []}]})
+
+
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_any_event_is_valid_as_it_is_written(any_event: Any, any_time: Any, data: Any) -> None:
@@ -103,6 +111,12 @@ def test_any_manifest_is_valid_as_it_is_written(any_of: Any, data: Any) -> None:
 @given(data=st.data())
 def test_any_due_report_is_valid_as_it_is_written(any_of: Any, data: Any) -> None:
     DUE.validate(orjson.loads(dump_due_report(data.draw(any_of(DueReport)))))
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_any_reconcile_report_is_valid_as_it_is_written(any_of: Any, data: Any) -> None:
+    RECONCILE.validate(orjson.loads(dump_reconcile_report(data.draw(any_of(ReconcileReport)))))
 
 
 def test_every_part_of_an_event_is_valid() -> None:
