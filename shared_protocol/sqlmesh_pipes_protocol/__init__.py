@@ -17,8 +17,13 @@ from sqlmesh_pipes_protocol.manifest import (
     staleness,
     write_manifest,
 )
+from sqlmesh_pipes_protocol.reconcile import (
+    ReconcileReport,
+    dump_reconcile_report,
+    read_reconcile_report,
+)
 from sqlmesh_pipes_protocol.request import RunRequest
-from sqlmesh_pipes_protocol.schema import due_schema, event_schema, manifest_schema
+from sqlmesh_pipes_protocol.schema import due_schema, event_schema, manifest_schema, reconcile_schema
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 
 __all__ = [
@@ -33,12 +38,14 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "ProtocolError",
+    "ReconcileReport",
     "RunRequest",
     "VersionMismatchError",
     "audit_identities",
     "decode",
     "due_schema",
     "dump_due_report",
+    "dump_reconcile_report",
     "encode",
     "event_schema",
     "frame",
@@ -47,6 +54,8 @@ __all__ = [
     "manifest_schema",
     "parse_line",
     "read_due_report",
+    "read_reconcile_report",
+    "reconcile_schema",
     "staleness",
     "write_manifest",
 ]

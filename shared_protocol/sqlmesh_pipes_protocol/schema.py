@@ -10,6 +10,7 @@ from sqlmesh_pipes_protocol.codec import EVENT_TYPES
 from sqlmesh_pipes_protocol.due import DueReport
 from sqlmesh_pipes_protocol.framing import Part
 from sqlmesh_pipes_protocol.manifest import Manifest
+from sqlmesh_pipes_protocol.reconcile import ReconcileReport
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -49,6 +50,11 @@ def manifest_schema() -> dict[str, Any]:
 def due_schema() -> dict[str, Any]:
     """The schema of a report of what is due."""
     return _document_schema(DueReport, "What is due in a SQLMesh environment")
+
+
+def reconcile_schema() -> dict[str, Any]:
+    """The schema of a report of what has been recorded since."""
+    return _document_schema(ReconcileReport, "What SQLMesh has recorded since a moment or a run's begin")
 
 
 def _document_schema(declaration: type, title: str) -> dict[str, Any]:

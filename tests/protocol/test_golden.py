@@ -59,6 +59,12 @@ from sqlmesh_pipes_protocol.manifest import (
     StandaloneAudit,
     dump_manifest,
 )
+from sqlmesh_pipes_protocol.reconcile import (
+    ModelReconciled,
+    ReconcileReport,
+    dump_reconcile_report,
+    read_reconcile_report,
+)
 
 ORDERS = '"warehouse"."shop"."orders"'
 REVENUE = '"warehouse"."shop"."revenue \\"net\\" — Umsatz 😀"'
@@ -458,6 +464,27 @@ DUE = DueReport(
     ),
 )
 
+RECONCILED = ReconcileReport(
+    v="1.0",
+    environment="prod",
+    since=Timestamp("2026-01-07T06:30:00.000001Z"),
+    run_id="run é 1",
+    models=(
+        ModelReconciled(
+            model=ORDERS,
+            recorded=(MONDAY, TUESDAY),
+            reported=(MONDAY,),
+            missing=(TUESDAY,),
+            uncertain=(),
+        ),
+        ModelReconciled(model=REVENUE, recorded=(), reported=(), missing=(), uncertain=(MONDAY,)),
+    ),
+)
+RECONCILED_REPORTS = {
+    "reconcile-1.json": RECONCILED,
+    "reconcile-1-since.json": dataclasses.replace(RECONCILED, run_id=None, models=()),
+}
+
 
 @pytest.fixture(scope="module")
 def lines(golden: Any) -> dict[int, list[bytes]]:
@@ -589,3 +616,12 @@ def test_the_golden_due_report_is_read_and_written_back_byte_for_byte(golden: An
 
     assert read_due_report(content) == DUE
     assert dump_due_report(DUE) == content
+
+
+@pytest.mark.parametrize("name", RECONCILED_REPORTS)
+def test_a_golden_reconcile_report_is_read_and_written_back_byte_for_byte(name: str, golden: Any) -> None:
+    expected = RECONCILED_REPORTS[name]
+    content = golden(name, lambda: dump_reconcile_report(expected))
+
+    assert read_reconcile_report(content) == expected
+    assert dump_reconcile_report(expected) == content

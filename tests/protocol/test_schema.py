@@ -17,12 +17,15 @@ from sqlmesh_pipes_protocol import (
     Envelope,
     EventStream,
     Manifest,
+    ReconcileReport,
     due_schema,
     dump_due_report,
+    dump_reconcile_report,
     encode,
     event_schema,
     frame,
     manifest_schema,
+    reconcile_schema,
 )
 from sqlmesh_pipes_protocol.codec import EVENT_TYPES
 from sqlmesh_pipes_protocol.events import Log, Timestamp
