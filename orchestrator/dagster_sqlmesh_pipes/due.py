@@ -69,21 +69,26 @@ def next_turn(model: Model, record: CheckRecord | None, manifest_created_at: dat
     Args:
         model: from the manifest.
         record: what its status check last said.
-        manifest_created_at: a new manifest may bring a new version of a seed.
+        manifest_created_at: a new manifest may bring a new version of a seed, or cron, or a deployment.
     """
     if record is None or record.running_in is not None:
         return _LONG_AGO
     if record.status == "failed" or record.reason in _TO_BE_TRIED_AGAIN:
         return _LONG_AGO
-    if record.next_due is not None:
-        return record.next_due
     if record.as_of is None:  # the run was limited to a range of time
-        return _LONG_AGO
+        return record.next_due or _LONG_AGO
+    is_newer = manifest_created_at > record.as_of
+    if record.next_due is not None and not is_newer:
+        return record.next_due
+    if record.reason == "not_deployed" and is_newer:
+        return _LONG_AGO  # deployed since, perhaps
     if model.kind in WITHOUT_TURNS or (record.reason == "up_to_date" and model.end):
-        return _LONG_AGO if manifest_created_at > record.as_of else None
+        return _LONG_AGO if is_newer else None
     if dagster_cron(model.cron) is None:
         return _LONG_AGO  # SQLMesh can read it
-    return next_tick(model.cron, model.cron_tz, record.as_of)
+    turn = next_tick(model.cron, model.cron_tz, record.as_of)
+    # With a newer manifest the cron may be another one.
+    return min(turn, record.next_due) if record.next_due is not None else turn
 
 
 def due_by_state(resource: SQLMeshResource, keys: Mapping[str, dg.AssetKey]) -> Due:

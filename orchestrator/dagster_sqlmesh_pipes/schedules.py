@@ -78,7 +78,7 @@ def build_sqlmesh_schedule(
                 try:
                     found = due_by_state(resolved, keys)
                 except (LaunchError, ProtocolError) as error:
-                    raise dg.Failure(f"SQLMesh's state does not say what is due: {error}") from error
+                    raise dg.Failure(f"SQLMesh was asked for what is due: {error}") from error
             else:
                 found = due_by_record(context.instance, models, datetime.now(timezone.utc), created_at)
         if found.running:

@@ -173,7 +173,7 @@ def build_specs(
                 tags={
                     **translator.get_tags(None, model),
                     **({DEPLOYED_KEY: differs[0]} if differs and differs[0] != "same" else {}),
-                    **{safe_tag(name): safe_tag_value(value) for name, value in own.tags.items()},
+                    **{_tag_key(name): safe_tag_value(value) for name, value in own.tags.items()},
                 },
                 kinds=translator.get_kinds(model, manifest.engine) | {safe_tag(kind) for kind in own.kinds},
                 automation_condition=_automation(own, model) or translator.get_automation_condition(model),
@@ -185,6 +185,12 @@ def build_specs(
     for audit in manifest.standalone_audits:
         checks.extend(_standalone_check_specs(audit, _read_by(audit, embedded), keys, taken))
     return ProjectSpecs(assets, checks, externals)
+
+
+def _tag_key(name: str) -> str:
+    """A tag's key as Dagster takes it, with one namespace if it has one: ``team/tier``."""
+    namespace, slash, key = name.partition("/")
+    return f"{safe_tag(namespace)}/{safe_tag(key)}" if slash and key else safe_tag(name)
 
 
 def _automation(own: ModelInstructions, model: Model) -> dg.AutomationCondition[Any] | None:

@@ -359,7 +359,7 @@ def test_a_state_that_is_locked_fails_the_tick_with_one_sentence(warehouse, sche
         schedule.tick()
 
     text = str(caught.value.description)
-    assert text.startswith("SQLMesh's state does not say what is due: ")
+    assert text.startswith("SQLMesh was asked for what is due: ")
     assert "lock" in text.lower()
     assert len(text.splitlines()) == 1
     assert "Traceback" not in text

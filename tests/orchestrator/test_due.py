@@ -54,6 +54,23 @@ def test_the_next_turn_follows_from_the_record(record, expected, model):
     assert next_turn(model("db", "s", "t"), record, MANIFEST) == expected
 
 
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        pytest.param(skipped("not_deployed"), AT_ONCE, id="not deployed then"),
+        pytest.param(skipped("cron_not_due", next_due=ELSEWHEN), MIDNIGHT, id="a cron that elapses sooner"),
+        pytest.param(
+            skipped("cron_not_due", next_due=AS_OF + timedelta(hours=2)),
+            AS_OF + timedelta(hours=2),
+            id="a cron that elapses later",
+        ),
+        pytest.param(executed(), MIDNIGHT, id="executed"),
+    ],
+)
+def test_a_newer_manifest_may_bring_a_turn_forward_and_never_puts_it_off(record, expected, model):
+    assert next_turn(model("db", "s", "t"), record, NEWER_MANIFEST) == expected
+
+
 def test_the_next_turn_follows_the_cron_in_its_zone(model):
     model = model("db", "s", "t", cron="30 6 * * 1-5", cron_tz="Europe/Berlin")
     friday = datetime(2026, 5, 8, 12, 0, tzinfo=timezone.utc)

@@ -167,6 +167,8 @@ def test_an_instruction_that_is_not_understood_is_a_warning_and_changes_nothing(
         "dagster:tag:business unit:sales & marketing",
         "dagster:tag:" + "x" * 90 + ":" + "y" * 90,
         "dagster:tag::value",
+        "dagster:tag:a/b/c:value",
+        "dagster:tag:/b:value",
         "dagster:asset_key:raw/my orders",
         "dagster:asset_key:/raw//orders/",
         "dagster:asset_key:ß",
@@ -176,6 +178,12 @@ def test_a_value_that_dagster_does_not_take_is_made_safe(tag, define, model):
     definition = define(model("db", "s", "t", tags=(tag,)))
 
     assert len(list(definition.specs)) == 1
+
+
+def test_a_tag_may_have_a_namespace(spec_of, model):
+    spec = spec_of(model("db", "s", "t", tags=("dagster:tag:team/cost center:finance",)))
+
+    assert spec.tags["team/cost_center"] == "finance"
 
 
 def test_a_group_may_have_groups_in_it(spec_of, model):
