@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -15,6 +19,7 @@ from rich.text import Text
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
     Event,
+    Heartbeat,
     ModelExecuted,
     ModelFailed,
     ModelSkipped,
@@ -23,11 +28,12 @@ from sqlmesh_pipes_protocol.events import (
     UnknownEvent,
 )
 from sqlmesh_pipes_runner.progress import Progress, Verbosity
-from sqlmesh_pipes_runner.spelling import duration
+from sqlmesh_pipes_runner.spelling import duration, printable
 
 _MAX_IN_FLIGHT = 12
 """Models to show at once; a terminal has few lines."""
 _PER_SECOND = 4
+_SHOW_CURSOR = b"\r\n\x1b[?25h"
 _STYLES = (
     (" FAILED ", "bold red"),
     (" AUDIT ", "yellow"),
@@ -40,20 +46,31 @@ _STYLES = (
 class LiveProgress(Progress):
     """Prints events as lines above a live view: models in flight with their time, done of due, skipped, failed, audits.
 
-    The view is gone when the run is over; the lines stay. Colours follow ``NO_COLOR`` and the terminal, as rich decides.
+    The view is gone when the run is over; the lines stay. Colours follow ``NO_COLOR`` and the terminal, as rich decides. What Python
+    code prints meanwhile goes above the view; what a child process prints may stand in it until the next time it is drawn.
+
+    Args:
+        stream: the terminal. Its own: a model may close standard error.
     """
 
     def __init__(
         self, verbosity: Verbosity, *, stream: TextIO, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(verbosity, stream=stream)
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        # No markup: what models print in brackets is theirs.
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._terminal = stream
         self._clock = clock
         self._began = clock()
         self._in_flight: dict[str, float] = {}
         self._failed = self._skipped = self._audits_passed = self._audits_failed = 0
         self._live = Live(
-            console=self._console, get_renderable=self._view, refresh_per_second=_PER_SECOND, transient=True
+            console=self._console,
+            get_renderable=self._view,
+            refresh_per_second=_PER_SECOND,
+            transient=True,
+            # Redirected to a file, it is the models' own.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._live.start()
 
@@ -70,10 +87,26 @@ class LiveProgress(Progress):
                 self._audits_passed += event.passed
                 self._audits_failed += not event.passed
             case RunFinished():
-                self._live.stop()
+                self.close()
+            case Heartbeat():
+                return  # the view shows it
             case _:
                 pass
         super().show(event)
+
+    def close(self) -> None:
+        with suppress(OSError, ValueError):  # the terminal has gone
+            self._live.stop()
+
+    def abandon(self) -> None:
+        def leave() -> None:
+            with suppress(OSError, ValueError):
+                os.write(self._terminal.fileno(), _SHOW_CURSOR)
+
+        # A terminal that was stopped takes nothing.
+        thread = threading.Thread(target=leave, daemon=True)
+        thread.start()
+        thread.join(0.5)
 
     def _write(self, text: str) -> None:
         style = next((style for word, style in _STYLES if word in text[:40]), "")
@@ -81,26 +114,44 @@ class LiveProgress(Progress):
 
     def _view(self) -> RenderableType:
         # Called by rich's thread: what is read here is replaced, never changed, or copied at once.
-        rows = Table.grid(padding=(0, 2))
         now = self._clock()
         in_flight = list(self._in_flight.items())
-        for model, since in in_flight[:_MAX_IN_FLIGHT]:
-            rows.add_row(
-                Text("●", style="cyan"), model.replace('"', ""), duration(round((now - since) * 1000))
-            )
-        more = len(in_flight) - _MAX_IN_FLIGHT
-        if more > 0:
-            rows.add_row("", f"and {more} more", "")
-        done = Table.grid(padding=(0, 2))
-        done.add_row(
-            ProgressBar(total=max(self._due, 1), completed=self._over, width=30),
+        room = max(1, min(_MAX_IN_FLIGHT, self._console.height - 3))
+        rows = Table.grid(padding=(0, 2))
+        rows.add_column(no_wrap=True)
+        rows.add_column(no_wrap=True, overflow="ellipsis")
+        rows.add_column(no_wrap=True, justify="right")
+        bullet = "*" if self._console.options.ascii_only else "●"
+        for model, since in in_flight[:room]:
+            name = printable(model.replace('"', ""))
+            rows.add_row(Text(bullet, style="cyan"), Text(name), Text(_since(since, now)))
+        if len(in_flight) > room:
+            rows.add_row("", f"and {len(in_flight) - room} more", "")
+        return Group(rows, self._counts(now))
+
+    def _counts(self, now: float) -> RenderableType:
+        counts = Text.assemble(
             f"{self._over}/{self._due} models",
-            Text(f"{self._failed} failed", style="bold red" if self._failed else "dim"),
-            Text(f"{self._skipped} skipped", style="dim"),
-            Text(
+            "  ",
+            (f"{self._failed} failed", "bold red" if self._failed else "dim"),
+            "  ",
+            (f"{self._skipped} skipped", "dim"),
+            "  ",
+            (
                 f"audits: {self._audits_passed} passed, {self._audits_failed} failed",
-                style="yellow" if self._audits_failed else "dim",
+                "yellow" if self._audits_failed else "dim",
             ),
-            duration(round((now - self._began) * 1000)),
+            "  ",
+            _since(self._began, now),
         )
-        return Group(rows, done)
+        room = self._console.width - len(counts.plain) - 2
+        if room < 5:  # a bar of fewer cells says nothing
+            return Text(counts.plain, no_wrap=True, overflow="ellipsis")
+        line = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(self._due, 1), completed=self._over, width=min(room, 30))
+        line.add_row(bar, counts)
+        return line
+
+
+def _since(began: float, now: float) -> str:
+    return duration(round((now - began) * 1000))

@@ -24,7 +24,7 @@ from sqlmesh_pipes_protocol.events import (
     RunStarted,
     UnknownEvent,
 )
-from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line, span
+from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line, printable, span
 
 
 class Verbosity(IntEnum):
@@ -114,6 +114,12 @@ class Progress:
             case RunFinished():
                 self._show_end(event)
 
+    def close(self) -> None:
+        """Nothing more is shown. May be called again."""
+
+    def abandon(self) -> None:
+        """The process ends at once: leave the terminal as it was, and wait for nobody."""
+
     def _show_start(self, event: RunStarted) -> None:
         gateway = f" on gateway {event.gateway!r}" if event.gateway else ""
         self._line(
@@ -171,7 +177,9 @@ class Progress:
         if self._verbosity < needed or not self._is_heard:
             return
         try:
-            self._write(f"{self._now():%H:%M:%S} {text}")
+            # No line of a text begins as a line of its own: CI systems take commands from lines such as `::error::`.
+            lines = printable(text).replace("\n", "\n         | ")
+            self._write(f"{self._now():%H:%M:%S} {lines}")
         except (OSError, ValueError):  # a stream that is broken, or that a model has closed
             self._is_heard = False
 
@@ -179,6 +187,12 @@ class Progress:
         print(text, file=self._stream or sys.stderr, flush=True)
 
 
-def is_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def is_terminal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
     """Whether a stream is a terminal that can show more than lines, and a person sits there."""
-    return stream.isatty() and not environ.get("CI") and environ.get("TERM", "dumb") != "dumb"
+    in_ci = environ.get("CI", "").lower() not in ("", "0", "false")
+    return (
+        stream is not None
+        and stream.isatty()
+        and not in_ci
+        and environ.get("TERM", "dumb") not in ("", "dumb")
+    )

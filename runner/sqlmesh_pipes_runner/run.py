@@ -177,18 +177,23 @@ class Run:
             )
             if self._reports is not None:
                 self._reports.write()
+            self._writer.drain()
             return finished.exit_code
 
     def _force_stop(self, reason: str) -> None:
         """From a thread of its own: report what is known, and end the process with whatever still runs in it."""
         # Reporting may wait for a reader that does not read: the end must not.
-        last_resort = threading.Timer(LAST_RESORT_SECONDS, self._exit_process, args=(EXIT_INTERRUPTED,))
+        last_resort = threading.Timer(LAST_RESORT_SECONDS, self._abandon)
         last_resort.daemon = True
         last_resort.start()
         self._recorder.log(
             "warning", "sqlmesh-runner", f"Stopped at once ({reason}): batches that ran are torn."
         )
         self._exit_process(self._finish("interrupted", EXIT_INTERRUPTED, None))
+
+    def _abandon(self) -> None:
+        self._progress.abandon()
+        self._exit_process(EXIT_INTERRUPTED)
 
     def _emit(self, event: Event) -> None:
         envelope = self._writer.emit(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from sqlmesh_pipes_protocol.events import Interval
@@ -14,6 +15,14 @@ ENDINGS = {
     "error": "ERROR",
     "died": "DIED",
 }
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: control characters are spelled out, line breaks and tabs left."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text.replace("\r\n", "\n"))
 
 
 def counted(value: int, singular: str, plural: str | None = None) -> str:
@@ -39,4 +48,4 @@ def spans(intervals: Iterable[Interval]) -> str:
 
 
 def first_line(text: str, limit: int = 300) -> str:
-    return text.strip().partition("\n")[0][:limit]
+    return text.strip().partition("\n")[0][:limit].strip()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import stat
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +32,11 @@ from sqlmesh_pipes_protocol.framing import frame
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.secrets import Masker
 
+READER_PATIENCE = 15.0
+"""Seconds for which a reader may take nothing before it is given up."""
+_QUEUE_BYTES = 64 * 1024 * 1024
+_KEEPS_UP_SECONDS = 0.5
+
 
 class Sink(Protocol):
     """Takes whole lines, without their breaks, and has them on their way when it returns."""
@@ -36,6 +45,9 @@ class Sink(Protocol):
     """Bytes that the sink adds to each line, its break included."""
 
     def write(self, line: bytes) -> None: ...
+
+    def drain(self) -> None:
+        """Returns when all lines are on their way; raises OSError when that cannot be."""
 
 
 class EventWriter:
@@ -80,10 +92,28 @@ class EventWriter:
                 except OSError as error:
                     self._sink = None
                     broken = error
-            self._seq += 1
+                finally:
+                    # A signal's handler may raise in the midst of it. A number that is missing can be told from one that
+                    # comes twice, whose second event would be dropped.
+                    self._seq += 1
+            else:
+                self._seq += 1
         if broken is not None:
             self._on_broken(broken)
         return envelope
+
+    def drain(self) -> None:
+        """Have the events on their way that a slow reader has not taken yet. Waits for as long as it takes some, no longer."""
+        sink = self._sink
+        if sink is None:
+            return
+        try:
+            sink.drain()
+        except OSError as error:
+            with self._lock:
+                is_news, self._sink = self._sink is not None, None
+            if is_news:
+                self._on_broken(error)
 
     def _lines(self, envelope: Envelope, event: Event, overhead: int) -> list[bytes]:
         try:
@@ -119,6 +149,93 @@ class DescriptorSink:
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
 
+    def drain(self) -> None:
+        """Nothing waits."""
+
+
+class QueuedSink:
+    """Lines to a pipe or a terminal, whose reader may be slow, or never read: the run goes on.
+
+    As long as the reader keeps up, a line is on its way when `write` returns. While it does not, lines wait in memory, and
+    none is lost. A reader that has taken nothing for ``patience`` seconds is given up, when the memory is full or the run over.
+    """
+
+    overhead = 1
+
+    def __init__(
+        self, descriptor: int, *, capacity: int = _QUEUE_BYTES, patience: float = READER_PATIENCE
+    ) -> None:
+        self._sink = DescriptorSink(descriptor)
+        self._capacity = capacity
+        self._patience = patience
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque()  # the line that is being written included
+        self._size = 0
+        self._taken = 0
+        self._error: OSError | None = None
+        threading.Thread(target=self._pass_on, name="events", daemon=True).start()
+
+    def write(self, line: bytes) -> None:
+        with self._changed:
+            keeps_up = not self._waiting
+            self._wait(lambda: not self._waiting or self._size + len(line) <= self._capacity)
+            self._waiting.append(line)
+            self._size += len(line)
+            self._changed.notify_all()
+            if keeps_up:
+                self._changed.wait_for(lambda: not self._waiting, _KEEPS_UP_SECONDS)
+            if self._error is not None:
+                raise self._error
+
+    def drain(self) -> None:
+        with self._changed:
+            self._wait(lambda: not self._waiting)
+
+    def _wait(self, enough: Callable[[], bool]) -> None:
+        """Wait as long as the reader takes lines. The condition is held."""
+        while self._error is None and not enough():
+            taken = self._taken
+
+            def is_news(taken: int = taken) -> bool:
+                return self._taken != taken or self._error is not None
+
+            if not self._changed.wait_for(is_news, self._patience):
+                self._give_up(OSError(errno.ETIMEDOUT, f"nobody has read them for {self._patience:g} s"))
+        if self._error is not None:
+            raise self._error
+
+    def _give_up(self, error: OSError) -> None:
+        self._error = error
+        self._waiting.clear()
+        self._size = 0
+        self._changed.notify_all()
+
+    def _pass_on(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                line = self._waiting[0]
+            try:
+                self._sink.write(line)
+            except OSError as error:
+                with self._changed:
+                    self._give_up(self._error or error)
+                return
+            with self._changed:
+                if self._error is not None:
+                    return
+                self._waiting.popleft()
+                self._size -= len(line)
+                self._taken += 1
+                self._changed.notify_all()
+
+
+def sink_of(descriptor: int) -> Sink:
+    """Lines to a descriptor: at once to a file, through memory to what may not be read."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return DescriptorSink(descriptor)
+    return QueuedSink(descriptor)
+
 
 class PipesSink:
     """Lines as the payload of Dagster Pipes' custom messages."""
@@ -132,6 +249,9 @@ class PipesSink:
     def write(self, line: bytes) -> None:
         # The line is JSON already; the channel below is ours and serialises with orjson.
         self._pipes.report_custom_message(orjson.Fragment(line))
+
+    def drain(self) -> None:
+        """Nothing waits."""
 
 
 class _LineChannel(PipesMessageWriterChannel):
@@ -170,16 +290,47 @@ class LineMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
             os.close(descriptor)
 
 
-def open_append(path: Path) -> int:
-    """A descriptor that appends to a file (or writes to a FIFO), not inherited by child processes.
+def open_append(path: Path, *, patience: float = READER_PATIENCE) -> int:
+    """A descriptor that appends to a file, from a new line on, or writes to a FIFO; not inherited by child processes.
 
     Raises:
-        UsageError: the path cannot be written to.
+        UsageError: the path cannot be written to, or is a FIFO that nobody opened for ``patience`` seconds.
     """
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if path.is_fifo():
+            return _open_fifo(path, patience)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise UsageError(f"Events cannot be written to {path}: {error.strerror}.") from error
+    if _ends_in_a_line(path):
+        os.write(descriptor, b"\n")
+    return descriptor
+
+
+def _open_fifo(path: Path, patience: float) -> int:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:  # noqa: PERF203 - it is tried again
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() >= deadline:
+                raise OSError(errno.ENXIO, f"nobody has read it for {patience:g} s") from error
+            time.sleep(0.05)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
+
+
+def _ends_in_a_line(path: Path) -> bool:
+    """Whether a runner that was killed has left a torn line, which the next event must not become a part of."""
+    with suppress(OSError):  # what cannot be read may still be written to
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read() != b"\n"
+    return False
 
 
 def claim_stream(number: int) -> int:

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from sqlmesh_pipes_runner.errors import NoAnswerError, RunnerError
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """A click option that a variable can give as well: ``--skip-janitor`` is ``SQLMESH_RUNNER_SKIP_JANITOR``."""
+class Lines(click.types.StringParamType):
+    """A text; of a variable each line is one: an expression may hold spaces."""
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return [line.strip() for line in rv.splitlines() if line.strip()]
+
+
+def option(*names: str, of: str = "", **settings: Any) -> Callable[[Command], Command]:
+    """A click option that a variable can give as well: ``--skip-janitor`` is ``SQLMESH_RUNNER_SKIP_JANITOR``.
+
+    Args:
+        of: a command, whose variable is not to be that of another command's option: ``SQLMESH_RUNNER_REPORT_FORMAT``.
+    """
     long = next(name for name in names if name.startswith("--"))
-    variable = f"SQLMESH_RUNNER_{long.removeprefix('--').replace('-', '_').upper()}"
-    return click.option(*names, envvar=variable, show_envvar=True, **settings)
+    variable = f"{of}{long}".removeprefix("--").replace("--", "_").replace("-", "_").upper()
+    return click.option(*names, envvar=f"SQLMESH_RUNNER_{variable}", show_envvar=True, **settings)
+
+
+def is_given(name: str) -> bool:
+    """Whether a parameter of the command stands on the command line; not by a variable alone."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
 
 
 environment = click.argument("environment", required=False, envvar="SQLMESH_RUNNER_ENVIRONMENT")
@@ -58,7 +76,8 @@ def what_to_run(command: Command) -> Command:
             "select_models",
             multiple=True,
             metavar="EXPRESSION",
-            help="Models to run, in SQLMesh's selection syntax. May be given several times.",
+            type=Lines(),
+            help="Models to run, in SQLMesh's selection syntax. May be given several times; in the variable, one a line.",
         ),
         option("--no-auto-upstream", is_flag=True, help="Do not also run what the selected models read."),
         option(

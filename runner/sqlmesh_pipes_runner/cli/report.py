@@ -27,13 +27,19 @@ _FORMS: Mapping[str, Callable[[Story], str]] = {
 @options.option(
     "--format",
     "form",
+    of="report",
     type=click.Choice([*_FORMS, "github"]),
     default="table",
     show_default=True,
     help="For people, a job's summary, a CI system's test report, programs, or as GitHub's annotations.",
 )
 @options.option(
-    "--output", "-o", metavar="PATH", type=click.Path(path_type=Path), help="Default: standard output."
+    "--output",
+    "-o",
+    of="report",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Default: standard output.",
 )
 @options.option("--run-id", metavar="ID", help="One of several runs in the file. Default: the last one.")
 @options.option(

@@ -13,7 +13,7 @@ import click
 
 from sqlmesh_pipes_protocol import ProtocolError, RunRequest
 from sqlmesh_pipes_runner.cli import options
-from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError
+from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, UsageError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
 from sqlmesh_pipes_runner.reports.files import Reports
 
@@ -103,9 +103,10 @@ def run(
       sqlmesh-runner run prod --select-model '+marts.orders' --ignore-cron
       sqlmesh-runner run prod --quiet --events run.jsonl --junit junit.xml
     """
-    if verbose and quiet:
-        raise click.UsageError("--verbose and --quiet exclude each other.")
-    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
+    verbosity = _verbosity(verbose, quiet)
+    if "nothing" in settings["fail_on"] and len(set(settings["fail_on"])) > 1:
+        raise click.UsageError("--fail-on nothing excludes the others.")
+    at_terminal = is_terminal(sys.stderr, os.environ)
     projects = projects or (Path(),)
     early_error: Exception | None = None
     request: RunRequest | None = None
@@ -114,8 +115,12 @@ def run(
     sink: Sink | None
     try:
         if all(name in os.environ for name in _PIPES_VARIABLES):
-            if events is not None:
+            if events is not None and options.is_given("events"):
                 raise click.UsageError("--events does not go with Dagster Pipes, which takes the events.")
+            # Variables of an image or a pod that are for runs by hand: Dagster takes the events, and says which models to run.
+            select_models = select_models if options.is_given("select_models") else ()
+            no_auto_upstream = no_auto_upstream and options.is_given("no_auto_upstream")
+            at_terminal = False
             pipes = _open_pipes()
             run_id = RunRequest.run_id_in(pipes.extras)
             try:
@@ -124,10 +129,15 @@ def run(
                 early_error = error
             sink = _pipes_sink(pipes)
         else:
+            at_terminal = at_terminal and not (
+                events == "-" and os.isatty(1)
+            )  # each line would go through the view
             sink = _event_sink(events)
         reports = None
         if junit or markdown or github:
-            reports = Reports(projects, junit=junit, markdown=markdown, annotations=github)
+            reports = Reports(
+                projects, environment=environment, junit=junit, markdown=markdown, annotations=github
+            )
     except RunnerError as error:
         raise click.UsageError(str(error)) from error
 
@@ -137,6 +147,7 @@ def run(
 
     exact = request.models if request else None
     writer: EventWriter = EventWriter(run_id or str(uuid.uuid4()), sink, on_broken=lambda error: lost(error))
+    progress = _progress(verbosity, at_terminal=at_terminal)
     the_run = Run(
         RunOptions(
             projects=projects,
@@ -147,7 +158,7 @@ def run(
             **settings,
         ),
         writer,
-        _progress(verbosity),
+        progress,
         grace_seconds=grace_period,
         reports=reports,
     )
@@ -158,7 +169,10 @@ def run(
         if pipes is not None:
             the_run.cancellation.request("Dagster no longer listens")
 
-    exit_code = the_run.execute(early_error)
+    try:
+        exit_code = the_run.execute(early_error)
+    finally:
+        progress.close()
     if pipes is not None:
         try:
             pipes.close()
@@ -168,12 +182,22 @@ def run(
     sys.exit(exit_code)
 
 
-def _progress(verbosity: Verbosity) -> Progress:
-    if verbosity is not Verbosity.QUIET and is_terminal(sys.stderr, os.environ):
-        from sqlmesh_pipes_runner.live import LiveProgress
+def _verbosity(verbose: bool, quiet: bool) -> Verbosity:
+    if verbose and quiet:
+        if options.is_given("verbose") == options.is_given("quiet"):
+            raise click.UsageError("--verbose and --quiet exclude each other.")
+        verbose, quiet = options.is_given("verbose"), options.is_given("quiet")
+    return Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
 
-        return LiveProgress(verbosity, stream=sys.stderr)
-    return Progress(verbosity)
+
+def _progress(verbosity: Verbosity, *, at_terminal: bool) -> Progress:
+    if verbosity is Verbosity.QUIET or not at_terminal:
+        return Progress(verbosity)
+    from sqlmesh_pipes_runner.live import LiveProgress
+
+    # Of its own: a model may close standard error, and the view must be taken off all the same.
+    terminal = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+    return LiveProgress(verbosity, stream=terminal)
 
 
 def _open_pipes() -> PipesContext:
@@ -195,8 +219,13 @@ def _pipes_sink(pipes: PipesContext) -> Sink:
 
 
 def _event_sink(events: str | None) -> Sink | None:
-    from sqlmesh_pipes_runner.writer import DescriptorSink, claim_stream, open_append
+    from sqlmesh_pipes_runner.writer import claim_stream, open_append, sink_of
 
     if events is None:
         return None
-    return DescriptorSink(claim_stream(1) if events == "-" else open_append(Path(events)))
+    if events != "-":
+        return sink_of(open_append(Path(events)))
+    try:
+        return sink_of(claim_stream(1))
+    except OSError as error:
+        raise UsageError(f"Events cannot be written to standard output: {error.strerror}.") from error

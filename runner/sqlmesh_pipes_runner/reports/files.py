@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlmesh_pipes_protocol.codec import Envelope
@@ -23,6 +23,7 @@ class Reports:
 
     Args:
         projects: the project directories, for the files of models.
+        environment: the one that was asked for.
         junit: takes the place of what is at this path, in one step.
         markdown: is appended to: GitHub's job summary is one for all steps.
         annotations: whether to print GitHub's workflow commands.
@@ -35,6 +36,7 @@ class Reports:
         self,
         projects: Sequence[Path],
         *,
+        environment: str | None = None,
         junit: Path | None = None,
         markdown: Path | None = None,
         annotations: bool = False,
@@ -42,7 +44,7 @@ class Reports:
         for path in (junit, markdown):
             if path is not None and not path.absolute().parent.is_dir():
                 raise UsageError(f"The report {path} cannot be written: there is no folder {path.parent}.")
-        self._story = Story()
+        self._story = Story(environment)
         self._projects = projects
         self._junit = junit
         self._markdown = markdown
@@ -55,26 +57,32 @@ class Reports:
     def write(self) -> None:
         """Write the reports. One that cannot be written is told on standard error: it changes nothing of the run."""
         if self._junit is not None:
-            try:
+            with _told(f"The report {self._junit}"):
                 replace_file(self._junit, junit(self._story))
-            except OSError as error:
-                _complain(self._junit, error)
         if self._markdown is not None:
-            try:
-                with self._markdown.open("a", encoding="utf-8", errors="replace") as file:
-                    file.write(markdown(self._story))
-            except OSError as error:
-                _complain(self._markdown, error)
+            with (
+                _told(f"The report {self._markdown}"),
+                self._markdown.open("a", encoding="utf-8", errors="replace") as file,
+            ):
+                file.write(markdown(self._story))
         if self._annotations:
             # GitHub reads standard error as well, and standard output may be the events'.
-            with suppress(OSError, ValueError):  # a model may have closed it
+            with _told("The annotations"):
                 print(
                     github(self._story, SourceFiles(self._projects).of), end="", file=sys.stderr, flush=True
                 )
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put a text in the place of a file in one step: a reader sees the old one or the new one, whole."""
+    """Put a text in the place of a file in one step: a reader sees the old one or the new one, whole.
+
+    A link stays one. What is no file, such as /dev/stdout, is written to.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        return
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
@@ -87,6 +95,11 @@ def replace_file(path: Path, text: str) -> None:
         raise
 
 
-def _complain(path: Path, error: OSError) -> None:
-    with suppress(OSError, ValueError):  # a model may have closed standard error
-        print(f"The report {path} cannot be written: {error.strerror}.", file=sys.stderr)
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the run is over, and its outcome told: a report must not change that
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError, ValueError):  # a model may have closed standard error
+            print(f"{what} cannot be written: {reason}.", file=sys.stderr)

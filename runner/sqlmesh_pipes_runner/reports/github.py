@@ -19,7 +19,7 @@ def github(story: Story, file_of: Callable[[str], str | None]) -> str:
     """
     lines: list[str] = []
     if story.error is not None:
-        lines.append(_command("error", None, f"SQLMesh {story.environment}", story.error.message))
+        lines.append(_command("error", None, words.title(story), story.error.message))
     lines += [
         _command("error", file_of(model.fqn), f"{model.name} failed", _why(model))
         for model in story.of("failed", "torn")

@@ -24,7 +24,7 @@ def junit(story: Story) -> str:
     A model that failed is a failure if the project is at fault, and an error otherwise; one that was skipped is skipped, with the
     reason. An audit that failed and does not block is no failure: its case says so in its output.
     """
-    suite = Xml.Element("testsuite", name=f"sqlmesh {story.environment}")
+    suite = Xml.Element("testsuite", name=_legal(words.title(story)))
     if story.error is not None:
         _problem(_case(suite, "sqlmesh", "run", story.duration_ms), story.error)
     for model in story.models.values():

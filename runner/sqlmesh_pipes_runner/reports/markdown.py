@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 
 from sqlmesh_pipes_runner.reports import words
 from sqlmesh_pipes_runner.reports.story import ModelStory, Story
 from sqlmesh_pipes_runner.spelling import counted, duration, first_line, span
 
-MAX_ROWS = 500
-"""In each table: GitHub shows at most 1 MiB."""
+_MAX_BYTES = 200_000
+"""In each section: GitHub refuses a summary of more than 1 MiB."""
+_MAX_ROWS = 500
 _MAX_TEXT = 3_000
 _SIGNS = {
     "success": "✅",
@@ -19,47 +22,69 @@ _SIGNS = {
     "error": "❌",
     "died": "❌",
 }
+_MARKUP = re.compile(r"[\\`*_\[\]<>#|~$&]")
+
+Item = tuple[list[str], list[str]]
+"""The first lines of an item, and those that are left out where there is much."""
 
 
 def markdown(story: Story) -> str:
     """The run's outcome, what failed and why, what was skipped by reason, and all models to be folded out."""
     lines = [
-        f"### {_SIGNS[story.status]} SQLMesh {story.environment}: {words.headline(story)}",
+        f"### {_SIGNS[story.status]} {_plain(words.title(story))}: {words.headline(story)}",
         "",
-        words.what_was_asked(story),
+        _plain(words.what_was_asked(story)),
     ]
     if story.error is not None:
         lines += ["", f"**{_plain(first_line(story.error.message))}**"]
-    lines += _failures(story.of("failed", "torn"))
-    lines += _audits(story)
+    lines += _section("Failed", map(_failure, story.of("failed", "torn")))
+    lines += _section("Audits that failed", _audits(story))
     lines += _skips(story.of("skipped"))
     lines += _everything(story)
-    if story.warnings:
-        lines += ["", "#### Warnings", ""]
-        lines += [f"- {_plain(first_line(log.message))}" for log in story.warnings[:MAX_ROWS]]
+    lines += _section("Warnings", (([f"- {_plain(first_line(log.message))}"], []) for log in story.warnings))
     return "\n".join(lines) + "\n"
 
 
-def _failures(models: list[ModelStory]) -> list[str]:
-    lines = ["", "#### Failed", ""] if models else []
-    for model in models[:MAX_ROWS]:
-        lines.append(f"- **{_plain(model.name)}**: {_plain(words.cause(model))}")
-        if model.failed_interval is not None:
-            lines.append(f"  Interval: {span(model.failed_interval)}")
-        if model.error is not None and "\n" in model.error.message.strip():
-            lines += ["", *_fenced(model.error.message, indent="  "), ""]
-    return lines
+def _section(heading: str, items: Iterable[Item]) -> list[str]:
+    lines = _within(items)
+    return ["", f"#### {heading}", "", *lines] if lines else []
 
 
-def _audits(story: Story) -> list[str]:
-    failed = [(model, audit) for model, audit in story.audits() if audit.outcome == "failed"]
-    lines = ["", "#### Audits that failed", ""] if failed else []
-    for model, audit in failed[:MAX_ROWS]:
-        name = model.name if model is not None else "standalone"
-        lines.append(f"- **{_plain(name)}**: {_plain(words.failed_audit(audit))}")
-        if audit.evaluation.query:
-            lines += ["", *_fenced(audit.evaluation.query, "sql", indent="  "), ""]
-    return lines
+def _within(items: Iterable[Item], more: str = "- … and {} more", most: int | None = None) -> list[str]:
+    """As many items as there is room for; in the second half of it without what can be left out."""
+    lines: list[str] = []
+    used = left = 0
+    for place, (first, rest) in enumerate(items):
+        short, whole = _size(first), _size(first + rest)
+        if left or place == most or used + short > _MAX_BYTES:
+            left += 1
+            continue
+        fits = used + whole <= _MAX_BYTES / 2
+        lines += first + rest if fits else first
+        used += whole if fits else short
+    return [*lines, more.format(f"{left:,}")] if left else lines
+
+
+def _size(lines: list[str]) -> int:
+    return sum(len(line.encode("utf-8", "replace")) + 1 for line in lines)
+
+
+def _failure(model: ModelStory) -> Item:
+    first = [f"- **{_plain(model.name)}**: {_plain(words.cause(model))}"]
+    if model.failed_interval is not None:
+        first.append(f"  Interval: {span(model.failed_interval)}")
+    if model.error is None or "\n" not in model.error.message.strip():
+        return first, []
+    return first, ["", *_fenced(model.error.message), ""]
+
+
+def _audits(story: Story) -> Iterable[Item]:
+    for model, audit in story.audits():
+        if audit.outcome == "failed":
+            name = model.name if model is not None else "standalone"
+            query = audit.evaluation.query
+            rest = ["", *_fenced(query, "sql"), ""] if query else []
+            yield [f"- **{_plain(name)}**: {_plain(words.failed_audit(audit))}"], rest
 
 
 def _skips(models: list[ModelStory]) -> list[str]:
@@ -73,44 +98,39 @@ def _skips(models: list[ModelStory]) -> list[str]:
 def _everything(story: Story) -> list[str]:
     if not story.models:
         return []
-    lines = [
+    slowest_first = sorted(story.models.values(), key=lambda model: -(model.duration_ms or 0))
+    rows = _within((([_row(model)], []) for model in slowest_first), "| … and {} more | | | | | |", _MAX_ROWS)
+    return [
         "",
         f"<details><summary>{counted(len(story.models), 'model')}</summary>",
         "",
         "| Model | Status | Duration | Batches | Audits | |",
         "|---|---|---:|---:|---|---|",
+        *rows,
+        "",
+        "</details>",
     ]
-    slowest_first = sorted(story.models.values(), key=lambda model: -(model.duration_ms or 0))
-    for model in slowest_first[:MAX_ROWS]:
-        outcomes = Counter(audit.outcome for audit in model.audits.values())
-        audits = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-        why = "" if model.status == "executed" else words.cause(model)
-        lines.append(
-            f"| {_cell(model.name)} | {model.status} | {duration(model.duration_ms)} "
-            f"| {model.batches or ''} | {audits} | {_cell(why)} |"
-        )
-    if len(story.models) > MAX_ROWS:
-        lines.append(f"| … and {len(story.models) - MAX_ROWS:,} more | | | | | |")
-    return [*lines, "", "</details>"]
 
 
-def _fenced(text: str, language: str = "", indent: str = "") -> list[str]:
+def _row(model: ModelStory) -> str:
+    outcomes = Counter(audit.outcome for audit in model.audits.values())
+    audits = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    why = "" if model.status == "executed" else words.cause(model)
+    return (
+        f"| {_plain(model.name)} | {model.status} | {duration(model.duration_ms)} "
+        f"| {model.batches or ''} | {audits} | {_plain(why)} |"
+    )
+
+
+def _fenced(text: str, language: str = "") -> list[str]:
+    """A block of code inside a list's item, which no line of it can end."""
     text = text.strip()
     cut = text[:_MAX_TEXT] + (" …" if len(text) > _MAX_TEXT else "")
-    fence = "`" * max(3, 1 + max((len(run) for run in _runs_of_backticks(cut)), default=0))
-    return [f"{indent}{line}".rstrip() for line in (f"{fence}{language}", *cut.splitlines(), fence)]
-
-
-def _runs_of_backticks(text: str) -> list[str]:
-    return "".join(c if c == "`" else " " for c in text).split()
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", cut)), default=0))
+    return [f"  {line}".rstrip() for line in (f"{fence}{language}", *cut.splitlines(), fence)]
 
 
 def _plain(text: str) -> str:
-    """The text as it is: no markup of its own, nor HTML, nor mentions."""
-    for character in "\\`*_[]<>#@|":
-        text = text.replace(character, f"\\{character}")
-    return text
-
-
-def _cell(text: str) -> str:
-    return _plain(text.replace("\n", " "))
+    """The text as it is, in one line: no markup of its own, nor HTML, nor mentions."""
+    one_line = " ".join(text.split())
+    return _MARKUP.sub(r"\\\g<0>", one_line).replace("@", "@\u200b")

@@ -33,20 +33,22 @@ class SourceFiles:
         self._root = (root or Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())).absolute()
 
     def of(self, fqn: str) -> str | None:
-        """The path of a model's file; None where it is not found, as where a macro makes its name."""
+        """The path of a model's file; None where it is not found, as where a macro makes its name, or outside of the root."""
         path = self._from_manifest.get(fqn)
         if path is None:
             name = fqn.replace('"', "").lower()
             path = self._by_name.get(name) or self._by_name.get(name.partition(".")[2])
         if path is None:
             return None
-        return Path(os.path.relpath(path, self._root)).as_posix()
+        # Both may have been reached by links.
+        relative = Path(os.path.relpath(path.resolve(), self._root.resolve()))
+        return None if ".." in relative.parts else relative.as_posix()
 
     @cached_property
     def _from_manifest(self) -> dict[str, Path]:
         try:
             manifest = load_manifest(self._projects[0] / DEFAULT_MANIFEST_NAME)
-        except ManifestError:
+        except (ManifestError, OSError):
             return {}  # nobody was promised that there is one
         return {
             model.fqn: path
@@ -62,7 +64,7 @@ class SourceFiles:
         return {
             (match[1] or match[2]).replace('"', "").replace("`", "").lower(): path
             for path in self._candidates()
-            if (match := _NAMED.search(_head_of(path))) is not None
+            for match in _NAMED.finditer(_head_of(path))
         }
 
     def _candidates(self) -> Iterator[Path]:

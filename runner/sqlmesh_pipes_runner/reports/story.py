@@ -15,6 +15,7 @@ from sqlmesh_pipes_protocol.codec import Envelope
 from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
+    AuditOutcome,
     BatchFinished,
     ErrorInfo,
     Event,
@@ -44,12 +45,22 @@ class AuditStory:
     """One audit of one model, over all batches.
 
     Attributes:
-        evaluation: the one to show: the first that failed, else the last.
-        failing_rows: the sum over all batches.
+        evaluations: by interval, the last one of each: SQLMesh starts a run again when the environment changes.
     """
 
-    evaluation: AuditEvaluated
-    failing_rows: int = 0
+    evaluations: dict[Interval | None, AuditEvaluated] = field(default_factory=dict)
+
+    @property
+    def evaluation(self) -> AuditEvaluated:
+        """The one to show: the first that failed, else the last that ran."""
+        failed = [one for one in self.evaluations.values() if not one.passed and not one.skipped]
+        ran = [one for one in self.evaluations.values() if not one.skipped]
+        return failed[0] if failed else (ran or list(self.evaluations.values()))[-1]
+
+    @property
+    def failing_rows(self) -> int:
+        """The sum over all batches."""
+        return sum(one.failing_rows or 0 for one in self.evaluations.values())
 
     @property
     def outcome(self) -> Literal["passed", "failed", "skipped"]:
@@ -58,9 +69,7 @@ class AuditStory:
         return "passed" if self.evaluation.passed else "failed"
 
     def take(self, evaluation: AuditEvaluated) -> None:
-        self.failing_rows += evaluation.failing_rows or 0
-        if self.outcome != "failed":
-            self.evaluation = evaluation
+        self.evaluations[evaluation.interval] = evaluation
 
 
 @dataclass
@@ -89,6 +98,9 @@ class ModelStory:
 class Story:
     """Follows a run. Feed it each event once, in order.
 
+    Args:
+        asked_for: the environment that was asked for, where it is known: a run that broke off early has not told it.
+
     Attributes:
         began_at, ended_at: times of the first and the last event.
         started: the run's first event; None where it broke off before.
@@ -98,7 +110,8 @@ class Story:
         warnings: what SQLMesh or the runner warned of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked_for: str | None = None) -> None:
+        self._asked_for = asked_for
         self.run_id: str | None = None
         self.began_at: Timestamp | None = None
         self.ended_at: Timestamp | None = None
@@ -113,8 +126,8 @@ class Story:
         return self.finished.status if self.finished is not None else "died"
 
     @property
-    def environment(self) -> str:
-        return self.started.environment if self.started is not None else "?"
+    def environment(self) -> str | None:
+        return self.started.environment if self.started is not None else self._asked_for
 
     @property
     def error(self) -> ErrorInfo | None:
@@ -160,10 +173,7 @@ class Story:
                 self._model(event.model).batches += 1
             case AuditEvaluated():
                 audits = self.standalone if event.standalone else self._model(event.model).audits
-                if event.audit in audits:
-                    audits[event.audit].take(event)
-                else:
-                    audits[event.audit] = AuditStory(event, event.failing_rows or 0)
+                audits.setdefault(event.audit, AuditStory()).take(event)
             case ModelExecuted():
                 model = self._model(event.model)
                 model.status, model.duration_ms, model.rows = "executed", event.duration_ms, event.rows
@@ -191,11 +201,31 @@ class Story:
 
     def _correct(self, outcome: ModelOutcome) -> None:
         model = self._model(outcome.model)
+        for audit in outcome.audits:
+            if audit.audit not in model.audits:  # what it was told with has not come
+                model.audits[audit.audit] = AuditStory()
+                model.audits[audit.audit].take(_evaluation(outcome.model, audit))
         if model.status == outcome.status:
             return
         model.status, model.intervals = outcome.status, outcome.intervals
         model.error, model.reason = outcome.error, outcome.reason
         model.detail = None
+
+
+def _evaluation(model: str, outcome: AuditOutcome) -> AuditEvaluated:
+    return AuditEvaluated(
+        model=model,
+        audit=outcome.audit,
+        name=outcome.audit,
+        arguments={},
+        blocking=outcome.blocking,
+        skipped=outcome.skipped,
+        passed=outcome.passed,
+        failing_rows=outcome.failing_rows,
+        query=None,
+        dialect=None,
+        interval=None,
+    )
 
 
 def read_story(path: Path, run_id: str | None = None) -> Story:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from sqlmesh_pipes_runner.reports import words
 from sqlmesh_pipes_runner.reports.story import ModelStory, Story
-from sqlmesh_pipes_runner.spelling import duration
+from sqlmesh_pipes_runner.spelling import duration, printable
 
 _HEADINGS = ("model", "status", "duration", "audits", "why")
 
@@ -26,7 +26,7 @@ def table(story: Story) -> str:
     lines += ["", words.what_was_asked(story), words.headline(story)]
     if story.error is not None:
         lines.append(story.error.message)
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines)) + "\n"
 
 
 def _row(model: ModelStory) -> tuple[str, str, str, str, str]:

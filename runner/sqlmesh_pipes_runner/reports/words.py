@@ -8,6 +8,11 @@ from sqlmesh_pipes_runner.reports.story import AuditStory, ModelStory, Story
 from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line
 
 
+def title(story: Story) -> str:
+    """What ran."""
+    return f"SQLMesh {story.environment}" if story.environment else "SQLMesh"
+
+
 def headline(story: Story) -> str:
     """The run in one line: how it ended, how long it took, how many models."""
     statuses = Counter(model.status for model in story.models.values())
@@ -45,4 +50,4 @@ def cause(model: ModelStory) -> str:
         return "It had started when the runner died."
     if model.error is not None:
         return f"[{model.error.category}] {first_line(model.error.message)}"
-    return model.detail or (model.reason or "").replace("_", " ")
+    return first_line(model.detail or "") or (model.reason or "").replace("_", " ")
