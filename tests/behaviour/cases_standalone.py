@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from behaviour.case import PASSED, WARNED, Case, contains, executed, in_one_run
+from behaviour.case import PASSED, WARNED, Case, Step, contains, executed, in_one_run, skipped
 
 CASES = [
     Case(
@@ -40,6 +40,29 @@ CASES = [
                     },
                 )
             }
+        ),
+    ),
+    Case(
+        name="one_runs_with_a_part_of_the_project_that_has_all_it_reads_and_not_without",
+        postgres=True,
+        models={
+            "staging.orders": "SELECT 1 AS id",
+            "staging.items": "SELECT 1 AS id",
+            "staging.other": "SELECT 1 AS id",
+        },
+        files={
+            "audits/fits.sql": "AUDIT (name fits, standalone true);\n"
+            "SELECT o.id FROM staging.orders AS o JOIN staging.items AS i USING (id)"
+        },
+        steps=(
+            Step(expected={"staging/orders": executed()}, select=("staging/orders",)),
+            Step(
+                expected={
+                    "staging/orders": skipped("cron_not_due", {"fits": WARNED}),
+                    "staging/items": executed({"fits": WARNED}),
+                },
+                select=("staging/orders", "staging/items"),
+            ),
         ),
     ),
 ]
