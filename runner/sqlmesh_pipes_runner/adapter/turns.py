@@ -99,12 +99,12 @@ class DueContext(ReadingContext):
                 )
                 for snapshot_id in snapshots_to_dag(scheduler.snapshots.values())
                 if (snapshot := scheduler.snapshots.get(snapshot_id)) is not None
-                and _is_evaluated(snapshot)
+                and is_evaluated(snapshot)
                 and (selected is None or snapshot.name in selected)
             ),
         )
 
 
-def _is_evaluated(snapshot: Snapshot) -> bool:
+def is_evaluated(snapshot: Snapshot) -> bool:
     """Whether it is a model that SQLMesh runs: no standalone audit, no external model, no embedded one without audits."""
     return snapshot.is_model and not snapshot.is_external and snapshot.evaluatable

@@ -9,6 +9,7 @@ import click
 from sqlmesh_pipes_protocol import PROTOCOL_VERSION
 from sqlmesh_pipes_runner.cli.due import due
 from sqlmesh_pipes_runner.cli.manifest import manifest
+from sqlmesh_pipes_runner.cli.reconcile import reconcile
 from sqlmesh_pipes_runner.cli.report import report
 from sqlmesh_pipes_runner.cli.run import run
 from sqlmesh_pipes_runner.cli.schema import schema
@@ -43,5 +44,5 @@ def main() -> None:
     """
 
 
-for command in (run, due, report, manifest, schema):
+for command in (run, due, reconcile, report, manifest, schema):
     main.add_command(command)
