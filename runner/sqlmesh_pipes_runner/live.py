@@ -43,6 +43,29 @@ _STYLES = (
 )
 
 
+class _OneAtATime(Console):
+    """Whoever prints, or draws the view, does so alone.
+
+    Rich decides how many lines of the view to wipe before it takes the lock to write: with two threads, lines of it stayed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        # No markup: what models print in brackets is theirs.
+        super().__init__(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._turn = threading.RLock()
+
+    def __enter__(self) -> _OneAtATime:
+        self._turn.acquire()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            self._turn.release()
+
+
 class LiveProgress(Progress):
     """Prints events as lines above a live view: models in flight with their time, done of due, skipped, failed, audits.
 
@@ -57,8 +80,7 @@ class LiveProgress(Progress):
         self, verbosity: Verbosity, *, stream: TextIO, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(verbosity, stream=stream)
-        # No markup: what models print in brackets is theirs.
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = _OneAtATime(stream)
         self._terminal = stream
         self._clock = clock
         self._began = clock()
@@ -67,12 +89,15 @@ class LiveProgress(Progress):
         self._live = Live(
             console=self._console,
             get_renderable=self._view,
-            refresh_per_second=_PER_SECOND,
+            auto_refresh=False,
             transient=True,
             # Redirected to a file, it is the models' own.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
-        self._live.start()
+        self._closed = threading.Event()
+        with self._console:
+            self._live.start()
+        threading.Thread(target=self._draw, name="live-view", daemon=True).start()
 
     def show(self, event: Event | UnknownEvent) -> None:
         match event:
@@ -95,7 +120,8 @@ class LiveProgress(Progress):
         super().show(event)
 
     def close(self) -> None:
-        with suppress(OSError, ValueError):  # the terminal has gone
+        self._closed.set()
+        with suppress(OSError, ValueError), self._console:  # the terminal may have gone
             self._live.stop()
 
     def abandon(self) -> None:
@@ -108,12 +134,18 @@ class LiveProgress(Progress):
         thread.start()
         thread.join(0.5)
 
+    def _draw(self) -> None:
+        with suppress(OSError, ValueError):
+            while not self._closed.wait(1 / _PER_SECOND):
+                with self._console:  # before the view's own lock, as whoever prints takes them
+                    self._live.refresh()
+
     def _write(self, text: str) -> None:
         style = next((style for word, style in _STYLES if word in text[:40]), "")
         self._console.print(Text(text, style=style))
 
     def _view(self) -> RenderableType:
-        # Called by rich's thread: what is read here is replaced, never changed, or copied at once.
+        # Called by any thread: what is read here is replaced, never changed, or copied at once.
         now = self._clock()
         in_flight = list(self._in_flight.items())
         room = max(1, min(_MAX_IN_FLIGHT, self._console.height - 3))
@@ -131,7 +163,7 @@ class LiveProgress(Progress):
 
     def _counts(self, now: float) -> RenderableType:
         counts = Text.assemble(
-            f"{self._over}/{self._due} models",
+            f"{self._over}/{self._due} models" if self._due else "starting",
             "  ",
             (f"{self._failed} failed", "bold red" if self._failed else "dim"),
             "  ",

@@ -147,7 +147,8 @@ class Progress:
         audits = counts.audits_passed + counts.audits_failed
         self._line(
             f"{ENDINGS[event.status]} in {duration(event.duration_ms)}: {counts.executed} executed, "
-            f"{counts.skipped} skipped, {counts.failed} failed; {audits} audits, {counts.audits_failed} failed.",
+            f"{counts.skipped} skipped, {counts.failed} failed; {counted(audits, 'audit')}, "
+            f"{counts.audits_failed} failed.",
             Verbosity.QUIET,
         )
         if event.error is not None:
