@@ -78,11 +78,11 @@ def replace_file(path: Path, text: str) -> None:
 
     A link stays one. What is no file, such as /dev/stdout, is written to.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8", errors="replace") as file:
+    if Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file()):
+        with path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(text)
         return
+    path = path.resolve()
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:

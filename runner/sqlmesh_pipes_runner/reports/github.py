@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlmesh_pipes_runner.reports import words
 from sqlmesh_pipes_runner.reports.story import ModelStory, Story
+from sqlmesh_pipes_runner.spelling import printable
 
 
 def github(story: Story, file_of: Callable[[str], str | None]) -> str:
@@ -49,7 +50,7 @@ def _command(level: str, file: str | None, title: str, message: str) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

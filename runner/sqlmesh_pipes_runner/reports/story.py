@@ -252,9 +252,9 @@ def read_story(path: Path, run_id: str | None = None) -> Story:
     except OSError as error:
         raise UsageError(f"The events of {path} cannot be read: {error.strerror}.") from error
     if story.run_id is None:
-        which = f"no run {run_id}" if stream.foreign else "no events of a run"
+        which = f"is no run {run_id}" if stream.foreign else "are no events of a run"
         raise UsageError(
-            f"There are {which} in {path}: give a file that `sqlmesh-runner run --events FILE` wrote."
+            f"There {which} in {path}: give a file that `sqlmesh-runner run --events FILE` wrote."
         )
     return story
 
