@@ -34,7 +34,7 @@ def answer(options: RunOptions, ask: Callable[[dict[Path, Any]], T], *, otherwis
         NoAnswerError: ``ask`` raised something else.
     """
     # What a user's configuration or macro prints must not stand in the answer.
-    with _output_to_stderr(), redirect_stdout(sys.stderr), console_replaced(NoopConsole()):
+    with output_to_stderr(), redirect_stdout(sys.stderr), console_replaced(NoopConsole()):
         configs = load_configs(options)
         try:
             return ask(configs)
@@ -47,7 +47,7 @@ def answer(options: RunOptions, ask: Callable[[dict[Path, Any]], T], *, otherwis
 
 
 @contextmanager
-def _output_to_stderr() -> Iterator[None]:
+def output_to_stderr() -> Iterator[None]:
     """Have the process's standard output go to standard error, for child processes and extensions in C as well."""
     try:
         before = os.dup(1)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.error import MarkedYAMLError
 from sqlmesh.core.config import load_configs as sqlmesh_load_configs
 from sqlmesh.core.console import Console, get_console, set_console
 from sqlmesh.core.context import Context
@@ -54,7 +55,7 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
         raise
     except Exception as error:  # a parser's, pydantic's, or that of the user's own config.py
         raise UsageError(
-            f"SQLMesh cannot read the configuration of {options.projects[0]}: {error}"
+            f"SQLMesh cannot read the configuration of {options.projects[0]}: {_without_excerpt(error)}"
         ) from error
     config = configs[options.projects[0].absolute()]
     gateways = sorted(filter(None, config.gateways)) if isinstance(config.gateways, dict) else []
@@ -64,6 +65,16 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
             f"There is no gateway {options.gateway!r} in the project {options.projects[0]}; it has {known}."
         )
     return configs
+
+
+def _without_excerpt(error: Exception) -> str:
+    """What an error says; of YAML that cannot be read the place only, for the lines around it may hold a password."""
+    if not isinstance(error, MarkedYAMLError):
+        return str(error)
+    # Of a key that is there twice it also quotes both values.
+    problem = str(error.problem or error.context).partition(" with value ")[0]
+    mark = error.problem_mark or error.context_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
 def secrets_of(configs: Mapping[Path, Any]) -> set[str]:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from sqlmesh_pipes_protocol import PROTOCOL_VERSION
+from sqlmesh_pipes_runner.cli.doctor import doctor
 from sqlmesh_pipes_runner.cli.due import due
 from sqlmesh_pipes_runner.cli.manifest import manifest
 from sqlmesh_pipes_runner.cli.reconcile import reconcile
@@ -44,5 +45,5 @@ def main() -> None:
     """
 
 
-for command in (run, due, reconcile, report, manifest, schema):
+for command in (doctor, run, due, reconcile, report, manifest, schema):
     main.add_command(command)
