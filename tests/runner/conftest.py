@@ -121,6 +121,43 @@ FILES = {
         """,
 }
 
+SLOW = """\
+    import os
+    import sys
+    import time
+    import typing as t
+    from pathlib import Path
+
+    import pandas as pd
+    from sqlmesh import ExecutionContext, model
+
+
+    @model("marts.slow", kind="FULL", columns={"id": "int"})
+    def execute(context: ExecutionContext, start, end, execution_time, **kwargs: t.Any) -> pd.DataFrame:
+        does = os.environ.get("SLOW_DOES", "")
+        if does == "say":
+            print("on [/standard] output", flush=True)
+        if does == "print":
+            print("on [/standard] output")
+            print("and on [red]error[/red]", file=sys.stderr)
+            print("no line yet [/b]", end="", flush=True)
+        if does == "close":
+            sys.stderr.close()
+        while not Path(os.environ["SLOW_GATE"]).exists():
+            time.sleep(0.02)
+        return pd.DataFrame({"id": [1]})
+    """
+SLOW_FILES = {
+    "models/slow.py": SLOW,
+    "models/quick.sql": """
+        MODEL (name marts.quick, kind FULL, audits (not_null(columns := (b), blocking := false)));
+        SELECT 1 AS a, NULL::INT AS b
+        """,
+    "models/held.sql": "MODEL (name marts.held, kind FULL); SELECT id FROM marts.slow",
+    "models/broken.sql": "MODEL (name marts.broken, kind FULL); SELECT CAST('x' AS INT) AS n",
+    "models/below.sql": "MODEL (name marts.below, kind FULL); SELECT n FROM marts.broken",
+}
+
 LANDING = (
     "CREATE SCHEMA landing",
     "CREATE TABLE landing.payments AS SELECT 1 AS id",
@@ -166,15 +203,24 @@ class Warehouse:
 
     def spawn(self, *arguments: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
         """The same in a process of its own."""
-        command, *rest = arguments
         return subprocess.run(
-            [sys.executable, "-m", "sqlmesh_pipes_runner", command, "--project", str(self.path), *rest],
+            self.command(*arguments),
             env={**os.environ, "RUNNER_TEST_DATABASE": str(self.database), **env},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
+
+    def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
+        """The same, to go on beside the test; the caller ends it."""
+        env = {**os.environ, "RUNNER_TEST_DATABASE": str(self.database), **settings.pop("env", {})}
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **settings}
+        return subprocess.Popen(self.command(*arguments), env=env, **streams)
+
+    def command(self, *arguments: str) -> list[str]:
+        command, *rest = arguments
+        return [sys.executable, "-m", "sqlmesh_pipes_runner", command, "--project", str(self.path), *rest]
 
 
 @pytest.fixture(autouse=True)
@@ -242,3 +288,27 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def planned_slow(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    folder = tmp_path_factory.mktemp("slow")
+    warehouse = Warehouse(path=folder / "project", database=folder / "db.duckdb")
+    warehouse.write({"config.yaml": CONFIG, **SLOW_FILES})
+    warehouse.plan()
+    return warehouse
+
+
+@pytest.fixture
+def slow(planned_slow: Warehouse, tmp_path: Path) -> Warehouse:
+    """A project with a model that takes until the gate is opened, planned, and everything due."""
+    shutil.copytree(planned_slow.path, tmp_path / "project")
+    shutil.copy(planned_slow.database, tmp_path / "db.duckdb")
+    return Warehouse(path=tmp_path / "project", database=tmp_path / "db.duckdb")
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Opens with ``touch()``."""
+    monkeypatch.setenv("SLOW_GATE", str(tmp_path / "gate"))
+    return tmp_path / "gate"

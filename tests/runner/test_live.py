@@ -2,75 +2,15 @@
 
 import json
 import re
-import shutil
 import sys
 import textwrap
 from types import MappingProxyType
 
 import pytest
 
-from runner.conftest import CONFIG, Warehouse
 from support.terminal import Terminal
 
-SLOW = """
-    import os
-    import sys
-    import time
-    import typing as t
-    from pathlib import Path
-
-    import pandas as pd
-    from sqlmesh import ExecutionContext, model
-
-
-    @model("marts.slow", kind="FULL", columns={"id": "int"})
-    def execute(context: ExecutionContext, start, end, execution_time, **kwargs: t.Any) -> pd.DataFrame:
-        does = os.environ.get("SLOW_DOES", "")
-        if does == "say":
-            print("on [/standard] output", flush=True)
-        if does == "print":
-            print("on [/standard] output")
-            print("and on [red]error[/red]", file=sys.stderr)
-            print("no line yet [/b]", end="", flush=True)
-        if does == "close":
-            sys.stderr.close()
-        while not Path(os.environ["SLOW_GATE"]).exists():
-            time.sleep(0.02)
-        return pd.DataFrame({"id": [1]})
-    """
-FILES = {
-    "models/slow.py": SLOW,
-    "models/quick.sql": """
-        MODEL (name marts.quick, kind FULL, audits (not_null(columns := (b), blocking := false)));
-        SELECT 1 AS a, NULL::INT AS b
-        """,
-    "models/held.sql": "MODEL (name marts.held, kind FULL); SELECT id FROM marts.slow",
-    "models/broken.sql": "MODEL (name marts.broken, kind FULL); SELECT CAST('x' AS INT) AS n",
-    "models/below.sql": "MODEL (name marts.below, kind FULL); SELECT n FROM marts.broken",
-}
 GOOD = ("--select-model", "marts.slow", "--select-model", "marts.quick")
-
-
-@pytest.fixture(scope="module")
-def planned_slow(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slow")
-    warehouse = Warehouse(path=folder / "project", database=folder / "db.duckdb")
-    warehouse.write({"config.yaml": CONFIG, **FILES})
-    warehouse.plan()
-    return warehouse
-
-
-@pytest.fixture
-def slow(planned_slow, tmp_path):
-    """A project with a model that takes until the gate is opened, planned, and everything due."""
-    shutil.copytree(planned_slow.path, tmp_path / "project")
-    shutil.copy(planned_slow.database, tmp_path / "db.duckdb")
-    return Warehouse(path=tmp_path / "project", database=tmp_path / "db.duckdb")
-
-
-@pytest.fixture
-def gate(tmp_path):
-    return tmp_path / "gate"
 
 
 @pytest.fixture
