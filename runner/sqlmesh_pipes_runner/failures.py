@@ -121,6 +121,9 @@ RULES: tuple[Rule, ...] = (
     Rule(r"builtins\.ConnectionError|(requests|urllib3|httpx)\..*Connect\w*Error", "connection", True),
     # SQLMesh again, for what has no cause of its own
     Rule(r"sqlmesh\..*SQLMeshError", "python", False, r"empty DataFrame"),
+    Rule(
+        r"sqlmesh\..*SQLMeshError", "config", False, r"\(local\) is using version"
+    ),  # a state of another SQLMesh
     Rule(r"sqlmesh\..*(PythonModelEvalError|SignalEvalError|MacroEvalError)", "python", False),
     Rule(
         r"sqlmesh\..*(ConfigError|MissingContextException|MissingDependencyError|StateMigrationError|PlanError|LinterError"

@@ -362,6 +362,15 @@ def test_a_state_of_another_version(warehouse, change, found, advice):
     assert unknown(checks) == ["environment"]
 
 
+@pytest.mark.parametrize("command", ["run", "due"])
+def test_a_state_of_another_version_ends_other_commands_with_the_same_status(warehouse, command):
+    in_state(warehouse, f"UPDATE sqlmesh._versions SET schema_version = {SCHEMA_VERSION - 1}")
+    result = warehouse.invoke(command, "prod")
+
+    assert result.exit_code == 2
+    assert "sqlmesh migrate" in result.stderr
+
+
 def test_a_state_whose_tables_are_damaged(warehouse):
     in_state(warehouse, "DROP TABLE sqlmesh._environments")
     exit_code, checks = examined(warehouse, "prod")

@@ -106,6 +106,12 @@ NAMES = [
         "python",
         False,
     ),
+    (
+        "sqlmesh.utils.errors.SQLMeshError",
+        "SQLMesh (local) is using version '102' which is ahead of '101' (remote). Please run a migration.",
+        "config",
+        False,
+    ),
     ("sqlmesh.utils.errors.LinterError", "", "config", False),
     ("sqlmesh.utils.errors.MissingDefaultCatalogError", "", "config", False),
     ("sqlmesh.utils.errors.SnapshotVersionError", "", "config", False),
