@@ -16,6 +16,7 @@ from sqlmesh.core.console import NoopConsole
 
 from sqlmesh_pipes_protocol import read_reconcile_report, reconcile_schema
 from sqlmesh_pipes_runner.adapter import console_replaced, without
+from support.postgres import PASSWORD, PostgresServer
 from support.waiting import WAITS, wait_for
 
 FIRST, DAYS, WAITING, LAST = (
@@ -385,6 +386,30 @@ def test_people_read_a_table_with_what_is_missing_first(waiting, tmp_path):
     assert (cells[2][0], cells[2][1], cells[2][3]) == (FIRST, "-", "-")
 
 
+def test_a_state_on_postgresql_is_asked_likewise(make_warehouse, postgres_server: PostgresServer):
+    config = f"""
+        gateways:
+          local:
+            connection: {{type: postgres, host: 127.0.0.1, port: {postgres_server.port}, user: postgres,
+              password: {PASSWORD}, database: {(database := postgres_server.new_database())}}}
+        default_gateway: local
+        model_defaults: {{dialect: postgres, start: 2026-01-01}}
+        disable_anonymized_analytics: true
+    """
+    files = {name: FILES[name] for name in ("models/first.sql", "models/days.sql")}
+    warehouse = make_warehouse(files, config=config)
+    events = run(warehouse)
+    lines = events.read_bytes().splitlines(keepends=True)
+    # What a runner wrote that was killed after its first batch.
+    batch = next(place for place, line in enumerate(lines) if b'"kind":"batch_finished"' in line)
+    events.write_bytes(b"".join(lines[: batch + 1]))
+    _, models = reconciled(warehouse, "--events", str(events))
+
+    first, filled = (fqn.replace('"db"', f'"{database}"') for fqn in (FIRST, DAYS))
+    assert (models[first].missing, spans(models[filled].missing)) == ((), days((1, 7)))
+    assert set(reconciled(warehouse, "prod", "--since", "1 hour ago")[1]) == {first, filled}
+
+
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory):
     """An event file with nothing but the beginning of a run, of 'dev' on the gateway 'remote'."""
@@ -409,13 +434,13 @@ def a_run(tmp_path_factory):
         ),
         (["prod", "--since", "today", "--gateway", "x"], "There is no gateway 'x'"),
         (["prod", "--events", "/no/such/file"], "The events of /no/such/file cannot be read: No such file"),
-        (["--events", "{file}", "--run-id", "no-such-run"], "There are no run no-such-run in {file}"),
+        (["--events", "{file}", "--run-id", "no-such-run"], "no run no-such-run in {file}"),
         (["prod", "--events", "{file}"], "was of the environment 'dev', and 'prod' is asked for"),
         (
             ["--events", "{file}"],
             "was on the gateway 'remote', and 'local' is asked: give the run's with --gateway.",
         ),
-        (["--events", "{config}"], "There are no events of a run in {config}"),
+        (["--events", "{config}"], "no events of a run in {config}"),
         (["--events", "{other}"], "speaks protocol 2.0, this side speaks 1.0"),
     ],
 )
