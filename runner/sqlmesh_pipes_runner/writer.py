@@ -35,7 +35,8 @@ from sqlmesh_pipes_runner.secrets import Masker
 READER_PATIENCE = 15.0
 """Seconds for which a reader may take nothing before it is given up."""
 _QUEUE_BYTES = 64 * 1024 * 1024
-_KEEPS_UP_SECONDS = 0.5
+_KEEPS_UP_SECONDS = 0.005
+_WAIT_SECONDS = 0.5
 
 
 class Sink(Protocol):
@@ -172,18 +173,19 @@ class QueuedSink:
         self._waiting: deque[bytes] = deque()  # the line that is being written included
         self._size = 0
         self._taken = 0
+        self._keeps_up = True
         self._error: OSError | None = None
         threading.Thread(target=self._pass_on, name="events", daemon=True).start()
 
     def write(self, line: bytes) -> None:
         with self._changed:
-            keeps_up = not self._waiting
+            keeps_up = self._keeps_up and not self._waiting
             self._wait(lambda: not self._waiting or self._size + len(line) <= self._capacity)
             self._waiting.append(line)
             self._size += len(line)
             self._changed.notify_all()
             if keeps_up:
-                self._changed.wait_for(lambda: not self._waiting, _KEEPS_UP_SECONDS)
+                self._changed.wait_for(lambda: not self._waiting, _WAIT_SECONDS)
             if self._error is not None:
                 raise self._error
 
@@ -215,6 +217,7 @@ class QueuedSink:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 line = self._waiting[0]
+            began = time.monotonic()
             try:
                 self._sink.write(line)
             except OSError as error:
@@ -227,14 +230,15 @@ class QueuedSink:
                 self._waiting.popleft()
                 self._size -= len(line)
                 self._taken += 1
+                self._keeps_up = time.monotonic() - began < _KEEPS_UP_SECONDS
                 self._changed.notify_all()
 
 
-def sink_of(descriptor: int) -> Sink:
+def sink_of(descriptor: int, *, patience: float = READER_PATIENCE) -> Sink:
     """Lines to a descriptor: at once to a file, through memory to what may not be read."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return DescriptorSink(descriptor)
-    return QueuedSink(descriptor)
+    return QueuedSink(descriptor, patience=patience)
 
 
 class PipesSink:

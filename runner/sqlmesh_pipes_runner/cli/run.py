@@ -219,13 +219,15 @@ def _pipes_sink(pipes: PipesContext) -> Sink:
 
 
 def _event_sink(events: str | None) -> Sink | None:
-    from sqlmesh_pipes_runner.writer import claim_stream, open_append, sink_of
+    from sqlmesh_pipes_runner import writer
 
     if events is None:
         return None
-    if events != "-":
-        return sink_of(open_append(Path(events)))
+    patience = writer.READER_PATIENCE
     try:
-        return sink_of(claim_stream(1))
+        descriptor = (
+            writer.claim_stream(1) if events == "-" else writer.open_append(Path(events), patience=patience)
+        )
+        return writer.sink_of(descriptor, patience=patience)
     except OSError as error:
         raise UsageError(f"Events cannot be written to standard output: {error.strerror}.") from error
