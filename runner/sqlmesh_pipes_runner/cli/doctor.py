@@ -52,6 +52,11 @@ def doctor(
     over: `ok`, `NOT OK`, or `-` for what cannot be told because of an earlier one. Writes nothing; makes and migrates no state.
 
     \b
+    Examples:
+      sqlmesh-runner doctor prod --project warehouse
+      sqlmesh-runner doctor prod --project warehouse --format json
+
+    \b
     Exit status, by the first that is not ok:
                  0 everything is ok
                  1 the manifest is stale

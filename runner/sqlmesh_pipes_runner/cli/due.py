@@ -37,6 +37,11 @@ def due(
     Reads SQLMesh's state and writes nothing. Signals are not asked: a model that waits for one is due.
 
     \b
+    Examples:
+      sqlmesh-runner due prod --project warehouse
+      sqlmesh-runner due prod --select-model 'tag:daily' --execution-time tomorrow --format json
+
+    \b
     Exit status: 0 whether something is due or not
                  2 usage or configuration: no such project, environment, gateway, model
                  3 infrastructure: state out of reach, or locked

@@ -46,6 +46,12 @@ def manifest(
     """Write what Dagster needs to know of the project: models, audits, dependencies, columns.
 
     \b
+    Examples:
+      sqlmesh-runner manifest --project warehouse
+      sqlmesh-runner manifest --project warehouse --environment prod --output sqlmesh_manifest.json
+      sqlmesh-runner manifest --project warehouse --check
+
+    \b
     Exit status: 0 written; with --check: it fits
                  1 SQLMesh cannot load the project; with --check: the manifest is stale
                  2 usage or configuration; with --check: the manifest is missing or cannot be used
@@ -57,7 +63,8 @@ def manifest(
     projects = projects or (Path(),)
     path = Path(output) if output else projects[0] / DEFAULT_MANIFEST_NAME
     if check:
-        if environment is not None or no_column_lineage or output == "-":
+        # A variable is for the writing of one, elsewhere in the same job.
+        if any(map(options.is_given, ("environment", "no_column_lineage"))) or output == "-":
             raise click.UsageError(
                 "--check looks at a file that there is: --environment, --no-column-lineage and --output - "
                 "are for writing one."

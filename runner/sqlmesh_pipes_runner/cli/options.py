@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ def project(command: Command) -> Command:
             multiple=True,
             metavar="DIR",
             type=click.Path(path_type=Path),
-            help="A SQLMesh project's directory; several for a multi-repository project. Default: the current one.",
+            help="A SQLMesh project's directory; several for a multi-repository project, "
+            f"in the variable with {os.pathsep!r} between them. Default: the current one.",
         ),
         option("--gateway", metavar="NAME", help="A gateway of the project. Default: the project's."),
         option("--config", metavar="NAME", help="A config object in config.py. Default: config."),

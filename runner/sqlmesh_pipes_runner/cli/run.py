@@ -95,7 +95,8 @@ def run(
                  2 usage or configuration: no such project, environment, gateway, model
                  3 infrastructure: state or warehouse out of reach, or locked
                130 interrupted
-    Started by Dagster, the process exits 0 when it has reported its outcome.
+    Started by Dagster, the process exits 0 when it has reported its outcome; --events and --select-model by a variable are left
+    aside, for Dagster takes the events and says which models to run.
 
     \b
     Examples:
@@ -117,9 +118,6 @@ def run(
         if all(name in os.environ for name in _PIPES_VARIABLES):
             if events is not None and options.is_given("events"):
                 raise click.UsageError("--events does not go with Dagster Pipes, which takes the events.")
-            # Variables of an image or a pod that are for runs by hand: Dagster takes the events, and says which models to run.
-            select_models = select_models if options.is_given("select_models") else ()
-            no_auto_upstream = no_auto_upstream and options.is_given("no_auto_upstream")
             at_terminal = False
             pipes = _open_pipes()
             run_id = RunRequest.run_id_in(pipes.extras)
@@ -127,6 +125,8 @@ def run(
                 request = RunRequest.from_extras(pipes.extras)
             except ProtocolError as error:
                 early_error = error
+            if request is not None and not options.is_given("select_models"):
+                select_models = ()  # Dagster says which models to run: a variable of the image is for runs by hand
             sink = _pipes_sink(pipes)
         else:
             at_terminal = at_terminal and not (

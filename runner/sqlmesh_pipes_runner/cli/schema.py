@@ -20,6 +20,16 @@ _SCHEMAS = {
 @click.command()
 @click.argument("subject", type=click.Choice(list(_SCHEMAS)), default="events")
 def schema(subject: str) -> None:
-    """Print the JSON Schema of a line of the event stream, of the manifest, or of what `due` or `reconcile` reports."""
+    """Print the JSON Schema of a line of the event stream, of the manifest, or of what `due` or `reconcile` reports.
+
+    \b
+    Examples:
+      sqlmesh-runner schema
+      sqlmesh-runner schema manifest
+
+    \b
+    Exit status: 0 printed
+                 2 there is no such schema
+    """
     declared = _SCHEMAS[subject]()
     sys.stdout.buffer.write(orjson.dumps(declared, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
