@@ -40,9 +40,12 @@ class SourceFiles:
             path = self._by_name.get(name) or self._by_name.get(name.partition(".")[2])
         if path is None:
             return None
-        # Both may have been reached by links.
-        relative = Path(os.path.relpath(path.resolve(), self._root.resolve()))
-        return None if ".." in relative.parts else relative.as_posix()
+        # Either may have been reached by links.
+        for file, root in ((path, self._root), (path.resolve(), self._root.resolve())):
+            relative = Path(os.path.relpath(file, root))
+            if ".." not in relative.parts:
+                return relative.as_posix()
+        return None
 
     @cached_property
     def _from_manifest(self) -> dict[str, Path]:
