@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sqlmesh_pipes_protocol.events import (
-    AuditEvaluated,
     Event,
     Heartbeat,
     ModelExecuted,
@@ -85,7 +84,7 @@ class LiveProgress(Progress):
         self._clock = clock
         self._began = clock()
         self._in_flight: dict[str, float] = {}
-        self._failed = self._skipped = self._audits_passed = self._audits_failed = 0
+        self._failed = self._skipped = 0
         self._live = Live(
             console=self._console,
             get_renderable=self._view,
@@ -108,9 +107,6 @@ class LiveProgress(Progress):
                 self._failed += isinstance(event, ModelFailed)
             case ModelSkipped():
                 self._skipped += 1
-            case AuditEvaluated() if not event.skipped:
-                self._audits_passed += event.passed
-                self._audits_failed += not event.passed
             case RunFinished():
                 self.close()
             case Heartbeat():
@@ -170,8 +166,8 @@ class LiveProgress(Progress):
             (f"{self._skipped} skipped", "dim"),
             "  ",
             (
-                f"audits: {self._audits_passed} passed, {self._audits_failed} failed",
-                "yellow" if self._audits_failed else "dim",
+                f"audits: {self._audit_totals['passed']} passed, {self._audit_totals['failed']} failed",
+                "yellow" if self._audit_totals["failed"] else "dim",
             ),
             "  ",
             _since(self._began, now),

@@ -26,6 +26,8 @@ from sqlmesh_pipes_protocol.events import (
 )
 from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line, printable, span
 
+_WORST_FIRST = ("failed", "passed", "skipped")
+
 
 class Verbosity(IntEnum):
     QUIET = -1
@@ -52,7 +54,8 @@ class Progress:
         self._is_heard = True
         self._due = 0
         self._over = 0
-        self._audits: dict[str, Counter[str]] = {}
+        self._audits: dict[str, dict[str, str]] = {}  # the worst outcome over all batches
+        self._audit_totals: Counter[str] = Counter()
         self._slowest: list[tuple[int, str]] = []
         self._failures: list[ModelFailed] = []
         self._skips: Counter[str] = Counter()
@@ -128,14 +131,17 @@ class Progress:
         )
 
     def _show_audit(self, event: AuditEvaluated) -> None:
-        counts = self._audits.setdefault(event.model, Counter())
-        if event.skipped:
-            counts["skipped"] += 1
-        elif event.passed:
-            counts["passed"] += 1
+        outcome = "skipped" if event.skipped else "passed" if event.passed else "failed"
+        audits = self._audits.setdefault(event.model, {})
+        before = audits.get(event.audit)
+        if before is None or _WORST_FIRST.index(outcome) < _WORST_FIRST.index(before):
+            audits[event.audit] = outcome
+            self._audit_totals[outcome] += 1
+            if before is not None:
+                self._audit_totals[before] -= 1
+        if outcome == "passed":
             self._line(f"{'':10} audit     {event.audit} of {event.model} passed", Verbosity.VERBOSE)
-        else:
-            counts["failed"] += 1
+        elif outcome == "failed":
             severity = "blocking" if event.blocking else "not blocking"
             self._line(
                 f"{'':10} AUDIT     {event.audit} of {event.model} failed: "
@@ -169,7 +175,7 @@ class Progress:
         return f"[{min(self._over + ahead, max(self._due, 1)):>3}/{self._due}]".ljust(10)
 
     def _audit_counts(self, model: str) -> str:
-        counts = self._audits.get(model)
+        counts = Counter(self._audits.get(model, {}).values())
         if not counts:
             return ""
         return "; audits: " + ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
@@ -181,11 +187,17 @@ class Progress:
             # No line of a text begins as a line of its own: CI systems take commands from lines such as `::error::`.
             lines = printable(text).replace("\n", "\n         | ")
             self._write(f"{self._now():%H:%M:%S} {lines}")
-        except (OSError, ValueError):  # a stream that is broken, or that a model has closed
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ):  # a stream that is broken, closed by a model, or was never there
             self._is_heard = False
 
     def _write(self, text: str) -> None:
-        print(text, file=self._stream or sys.stderr, flush=True)
+        stream = self._stream or sys.stderr
+        stream.write(f"{text}\n")  # at once: events may go to the same terminal
+        stream.flush()
 
 
 def is_terminal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:

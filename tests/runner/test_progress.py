@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sqlmesh_pipes_protocol.events import Log
+from sqlmesh_pipes_protocol.events import AuditEvaluated, Interval, Log, ModelExecuted
 from sqlmesh_pipes_runner.progress import Progress, Verbosity
 
 LOG = Log(level="error", logger="test", message="said")
@@ -42,7 +42,7 @@ def test_a_stream_that_breaks_is_not_written_to_again_and_nothing_is_raised(erro
 
 
 def test_what_was_said_before_the_stream_broke_stands():
-    stream = Broken(BrokenPipeError(32, "Broken pipe"), breaks_at=2)  # a line, and its break
+    stream = Broken(BrokenPipeError(32, "Broken pipe"), breaks_at=1)
     progress = Progress(Verbosity.VERBOSE, stream=stream)
 
     for _ in range(3):
@@ -69,3 +69,41 @@ def test_standard_error_is_the_one_of_the_moment(monkeypatch):
         progress.show(LOG)
 
     assert [stream.getvalue().count("ERROR said") for stream in (first, second)] == [1, 1]
+
+
+def audit(name, *, passed, day="2026-01-01"):
+    return AuditEvaluated(
+        model="m",
+        audit=name,
+        name=name,
+        arguments={},
+        blocking=False,
+        skipped=False,
+        passed=passed,
+        failing_rows=0 if passed else 1,
+        query=None,
+        dialect=None,
+        interval=Interval(start=f"{day}T00:00:00Z", end=f"{day}T23:00:00Z"),
+    )
+
+
+def test_an_audit_of_many_batches_is_one_audit_and_failed_if_one_of_them_did():
+    stream = io.StringIO()
+    progress = Progress(Verbosity.NORMAL, stream=stream)
+    for day in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        progress.show(audit("a", passed=True, day=day))
+        progress.show(audit("b", passed=day != "2026-01-02", day=day))
+    progress.show(ModelExecuted(model="m", intervals=(), batches=3, duration_ms=1, rows=None, bytes=None))
+
+    assert stream.getvalue().endswith("executed  m in 0.0 s, 3 batches; audits: 1 failed, 1 passed\n")
+
+
+def test_no_line_of_a_text_is_taken_for_a_command_of_ci_or_of_the_terminal():
+    stream = io.StringIO()
+    Progress(Verbosity.NORMAL, stream=stream).show(
+        Log(level="error", logger="test", message="said\n::error::not so\r\n\x1b[2J##[error]nor so")
+    )
+
+    first, *rest = stream.getvalue().splitlines()
+    assert first.endswith(" ERROR said")
+    assert rest == ["         | ::error::not so", "         | \\x1b[2J##[error]nor so"]

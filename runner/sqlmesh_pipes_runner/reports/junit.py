@@ -14,6 +14,7 @@ from sqlmesh_pipes_runner.reports.story import AuditStory, ModelStory, Story
 from sqlmesh_pipes_runner.spelling import counted, first_line, spans
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PART = re.compile('"((?:[^"]|"")*)"')
 _FAILURES = {"audit", "sql", "python"}
 """Categories that are the project's own; the others are errors of what it runs on."""
 
@@ -51,8 +52,8 @@ def junit(story: Story) -> str:
 
 
 def _model(suite: Xml.Element, model: ModelStory) -> None:
-    schema, _, table = model.name.rpartition(".")
-    case = _case(suite, schema or "sqlmesh", table, model.duration_ms)
+    *schema, table = _PART.findall(model.fqn) or [model.name]  # a name may have dots
+    case = _case(suite, ".".join(schema) or "sqlmesh", table or model.name, model.duration_ms)
     match model.status:
         case "failed" if model.error is not None:
             _problem(case, model.error, _failed_queries(model))
