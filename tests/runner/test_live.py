@@ -1,6 +1,8 @@
 """What a person sees at a terminal while a run goes on, and what is left there when it is over."""
 
+import fcntl
 import json
+import os
 import re
 import sys
 import textwrap
@@ -10,6 +12,7 @@ import pytest
 
 from support.terminal import Terminal
 
+F_SETPIPE_SZ = 1031
 GOOD = ("--select-model", "marts.slow", "--select-model", "marts.quick")
 
 
@@ -139,6 +142,21 @@ def test_a_run_that_is_stopped_by_force_leaves_the_terminal_as_it_was(start):
         assert_terminal_is_left_as_it_was(terminal)
         assert "Stopped at once (SIGTERM)" in terminal.text
         assert '  failed  "db"."marts"."slow": [cancelled] The run was stopped (SIGTERM)' in terminal.text
+
+
+def test_a_forced_end_that_waits_for_a_reader_of_events_leaves_the_cursor(start, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reading, F_SETPIPE_SZ, 4096)  # full before the end
+    try:
+        with start("--grace-period", "0", "--events", str(tmp_path / "fifo")) as terminal:
+            terminal.wait_until(lambda screen: IN_FLIGHT(screen) and "2/5 models" in screen)
+            terminal.process.terminate()
+            assert terminal.wait(15) == 130
+
+            assert_terminal_is_left_as_it_was(terminal)
+    finally:
+        os.close(reading)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -322,3 +323,14 @@ def test_other_shells_are_told_the_same(shell):
 
     assert "report" in answer
     assert "due" not in answer.split()
+
+
+def test_the_commands_of_the_documentation_are_taken():
+    text = (Path(__file__).parents[2] / "docs/terminal.md").read_text()
+    commands = re.findall(r"^(?:\$ |\| `)(sqlmesh-runner .*?)(?:` \|.*)?$", text, re.MULTILINE)
+
+    assert len(commands) >= 9
+    for command in commands:
+        assert_taken(command)
+    for variable in re.findall(r"SQLMESH_RUNNER_[A-Z_]+", text):
+        assert variable in {*(option.envvar for _, option in OPTIONS), "SQLMESH_RUNNER_COMPLETE"}
