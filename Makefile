@@ -54,7 +54,7 @@ demo-plan: install
 
 test: install  ## Run the whole suite. Tests that need PostgreSQL are skipped, with the reason, where it is not installed.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour -n $(JOBS)
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour -n $(JOBS) --dist loadgroup
 
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test

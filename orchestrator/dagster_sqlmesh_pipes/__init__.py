@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
+from dagster_sqlmesh_pipes.containers import DockerLauncher
 from dagster_sqlmesh_pipes.errors import (
     DuplicateAssetKeyError,
     ExternalAssetKeyError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dagster_sqlmesh_pipes.component import SQLMeshProjectComponent
 
 __all__ = [
+    "DockerLauncher",
     "DuplicateAssetKeyError",
     "ExternalAssetKeyError",
     "LaunchError",

@@ -21,7 +21,7 @@ from pydantic import Field
 from dagster_sqlmesh_pipes.errors import LaunchError
 
 _CHUNK = 64 * 1024
-_LAST_WORDS_LINES = 30
+LAST_WORDS_LINES = 30
 _FOREIGN_ENVIRONMENT = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 """Not handed on: they would mix the packages of Dagster's environment into the runner's."""
 
@@ -67,6 +67,10 @@ class Runner(ABC):
     @abstractmethod
     def last_words(self) -> str:
         """The end of what it wrote to standard error, for the case that it says nothing else."""
+
+    def verdict(self) -> str | None:
+        """What its surroundings say of its end, in a sentence: out of memory, removed by hand. None where they say nothing."""
+        return None
 
 
 class Launcher(dg.ConfigurableResource[Any], ABC):
@@ -197,7 +201,7 @@ class _SubprocessRunner(Runner):
             raise LaunchError(
                 f"The runner command {command[0]!r} cannot be started: {error.strerror}."
             ) from error
-        self._last_words: deque[bytes] = deque(maxlen=_LAST_WORDS_LINES)
+        self._last_words: deque[bytes] = deque(maxlen=LAST_WORDS_LINES)
         self._forwarder = threading.Thread(target=self._forward_stderr, name="runner-stderr", daemon=True)
         self._forwarder.start()
 
@@ -237,6 +241,11 @@ class _SubprocessRunner(Runner):
         with self._process.stderr as stream:
             for line in iter(lambda: stream.readline(_CHUNK), b""):
                 self._last_words.append(line)
-                encoding = sys.stderr.encoding or "utf-8"
-                text = line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding)
-                print(text, end="", file=sys.stderr, flush=True)
+                forward(line)
+
+
+def forward(line: bytes) -> None:
+    """Hand a runner's standard error on to this process's, that is, to Dagster's compute log."""
+    encoding = sys.stderr.encoding or "utf-8"
+    text = line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding)
+    print(text, end="", file=sys.stderr, flush=True)

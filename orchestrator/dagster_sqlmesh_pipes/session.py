@@ -335,6 +335,9 @@ class Session:
         how = f"exited with status {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"
         began = "in mid-run" if self._events.received else "before it reported anything"
         parts = [f"The runner ({runner.describe()}) {how} {began}: what it had not reported is unknown."]
+        verdict = runner.verdict()
+        if verdict:
+            parts.append(verdict)
         if self._closed_with:
             parts.append(f"It closed with {self._closed_with}.")
         last_words = runner.last_words()

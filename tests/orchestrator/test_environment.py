@@ -34,6 +34,7 @@ def test_the_orchestrator_imports_nothing_of_the_runner():
 
 def test_the_public_names_are_these():
     assert dagster_sqlmesh_pipes.__all__ == [
+        "DockerLauncher",
         "DuplicateAssetKeyError",
         "ExternalAssetKeyError",
         "LaunchError",
