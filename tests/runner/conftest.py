@@ -136,7 +136,7 @@ SLOW = """\
     def execute(context: ExecutionContext, start, end, execution_time, **kwargs: t.Any) -> pd.DataFrame:
         does = os.environ.get("SLOW_DOES", "")
         if does == "say":
-            print("on [/standard] output", flush=True)
+            os.write(1, b"on [/standard] output\\n")  # in one piece: print writes the end of a line apart
         if does == "print":
             print("on [/standard] output")
             print("and on [red]error[/red]", file=sys.stderr)

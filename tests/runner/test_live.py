@@ -240,12 +240,12 @@ def test_events_on_standard_output_are_whole_though_a_person_watches(
         with start(*GOOD, "--events", "-", env={"SLOW_DOES": "say"}, columns=9000, **streams) as terminal:
             assert terminal.wait() == 0
             shown = terminal.raw.decode()
-            lines = terminal.text.splitlines()
+            lines = shown.splitlines()
     if not events_at_terminal:
         lines = (tmp_path / "out").read_text().splitlines()
         assert "\x1b[?25l" in shown  # the view is on, and has standard error to itself
     events = [json.loads(line) for line in lines if line.startswith("{")]
-    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert [event["seq"] for event in events] == list(range(len(events))), shown
     assert events[-1]["kind"] == "run_finished"
     if events_at_terminal:
         assert "\x1b" not in shown
