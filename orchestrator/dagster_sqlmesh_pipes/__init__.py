@@ -11,6 +11,7 @@ from dagster_sqlmesh_pipes.errors import (
     PartitionsError,
     SelectionError,
     SQLMeshPipesError,
+    TranslationError,
 )
 from dagster_sqlmesh_pipes.externals import unprovided_externals
 from dagster_sqlmesh_pipes.factories import (
@@ -49,6 +50,7 @@ __all__ = [
     "SelectionError",
     "SubprocessLauncher",
     "TagConventionWarning",
+    "TranslationError",
     "build_sqlmesh_asset_selection",
     "build_sqlmesh_schedule",
     "sqlmesh_adaptive_schedule_factory",

@@ -25,7 +25,7 @@ def sqlmesh_assets(
     translator: SQLMeshTranslator | None = None,
     external_asset_mapping: str | None = None,
     group_name: str | None = None,
-    owners: Sequence[str] | None = None,
+    owners: str | Sequence[str] | None = None,
     partitions: bool = False,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.definitions.assets.definition.asset_spec import (
     SYSTEM_METADATA_KEY_AUTO_CREATED_STUB_ASSET,
 )
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
@@ -42,6 +43,39 @@ def is_dev() -> bool:
 def is_stub(spec: dg.AssetSpec) -> bool:
     """Whether Dagster made the spec up, for a key that others depend on and nobody defines."""
     return SYSTEM_METADATA_KEY_AUTO_CREATED_STUB_ASSET in spec.metadata
+
+
+def job_keys(job: Any, assets: Sequence[dg.AssetsDefinition]) -> Collection[dg.AssetKey]:
+    """Which of some assets a job materializes: one of `dagster.define_asset_job`, or one that is resolved."""
+    if isinstance(job, dg.JobDefinition):
+        return set(job.asset_layer.executable_asset_keys)
+    selection: dg.AssetSelection = job.selection
+    return selection.resolve(assets, allow_missing=True)
+
+
+NO_EVENT: Mapping[str, bool] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+"""Metadata of a step's result that gives Dagster an output and records nothing of the asset."""
+
+
+def read_by_other_steps(context: dg.AssetExecutionContext, has_model: str) -> set[dg.AssetKey]:
+    """The selected assets that another step of the run reads, of those whose assets have a metadata key.
+
+    Dagster skips a step if one that it reads from gives no output.
+
+    Args:
+        context: of the asset function.
+        has_model: the metadata key.
+    """
+    layer = context.job_def.asset_layer
+    selected, running = context.selected_asset_keys, set(layer.executable_asset_keys)
+    return {
+        key
+        for key in selected
+        if any(
+            child in running and child not in selected and has_model in layer.get(child).metadata
+            for child in layer.get(key).child_keys
+        )
+    }
 
 
 def is_valid_cron(cron: str) -> bool:
@@ -137,7 +171,7 @@ def _write(step: Any, results: Iterable[Recordable], recorded: set[Any]) -> None
             checks = [result]
         elif isinstance(result, dg.AssetMaterialization):
             _materialized(step, result, recorded)
-        elif result.asset_key is not None:
+        elif result.asset_key is not None and result.metadata != NO_EVENT:
             checks = result.check_results or ()
             for partition in _partitions_of_step(step, result.asset_key):
                 materialization = dg.AssetMaterialization(

@@ -43,7 +43,13 @@ from dagster_sqlmesh_pipes.resource import SQLMeshResource
 from dagster_sqlmesh_pipes.scaffold import SQLMeshProjectScaffolder
 from dagster_sqlmesh_pipes.specs import runnable
 from dagster_sqlmesh_pipes.tags import TagConventionWarning, instructions
-from dagster_sqlmesh_pipes.translator import METADATA_KEYS, SQLMeshTranslator, legal_owner, safe_name
+from dagster_sqlmesh_pipes.translator import (
+    METADATA_KEYS,
+    SQLMeshTranslator,
+    legal_owner,
+    safe_group,
+    safe_name,
+)
 from sqlmesh_pipes_protocol.errors import ManifestError
 from sqlmesh_pipes_protocol.manifest import AuditUse, Manifest, Model
 
@@ -391,7 +397,7 @@ class _ComponentTranslator(SQLMeshTranslator):
         self._base = base
         self._customize = customize
         self._engine = manifest.engine
-        self._group_name = safe_name(group_name) if group_name else None
+        self._group_name = safe_group(group_name) if group_name else None
         self._owners = [legal_owner(owner) for owner in owners or ()]
         self._specs: dict[str, dg.AssetSpec] = {}
         models = runnable(manifest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
@@ -31,35 +31,39 @@ class Due:
     Attributes:
         keys: assets to run now, in the manifest's order.
         next_due: when the first of the others is; None if that is not known.
-        running: ids of runs that are not over, and have some of the assets still before them.
     """
 
     keys: Sequence[dg.AssetKey]
     next_due: datetime | None
-    running: Sequence[str] = ()
+
+
+Records = Mapping[dg.AssetKey, CheckRecord]
+"""What ``sqlmesh_execution_status`` last said, by asset."""
+
+
+def status_records(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> Records:
+    """Dagster's record of the models. Two queries, however many there are."""
+    checks = [dg.AssetCheckKey(key, EXECUTION_STATUS_CHECK) for key in keys]
+    return {check.asset_key: record for check, record in latest_checks(instance, checks).items()}
+
+
+def unfinished_runs(records: Records) -> list[str]:
+    """Ids of runs that are not over, of whatever job, and have some of the models still before them."""
+    return sorted({record.running_in for record in records.values() if record.running_in is not None})
 
 
 def due_by_record(
-    instance: dg.DagsterInstance,
-    models: Mapping[dg.AssetKey, Model],
-    now: datetime,
-    manifest_created_at: datetime,
+    records: Records, models: Mapping[dg.AssetKey, Model], now: datetime, manifest_created_at: datetime
 ) -> Due:
-    """Judge by crons, and by what ``sqlmesh_execution_status`` last said of each model. Two queries, however many models.
+    """Judge by crons, and by what the record says of each model.
 
     Where the record does not tell, a model is due: SQLMesh then says itself that there is nothing to do, and when there will be.
     """
-    records = latest_checks(instance, [dg.AssetCheckKey(key, EXECUTION_STATUS_CHECK) for key in models])
-    running = sorted({record.running_in for record in records.values() if record.running_in is not None})
-    turns = {
-        key: next_turn(model, records.get(dg.AssetCheckKey(key, EXECUTION_STATUS_CHECK)), manifest_created_at)
-        for key, model in models.items()
-    }
+    turns = {key: next_turn(model, records.get(key), manifest_created_at) for key, model in models.items()}
     later = [turn for turn in turns.values() if turn is not None and turn > now]
     return Due(
         keys=[key for key, turn in turns.items() if turn is not None and turn <= now],
         next_due=min(later, default=None),
-        running=running,
     )
 
 

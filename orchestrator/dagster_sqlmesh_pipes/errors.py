@@ -44,3 +44,15 @@ class SelectionError(SQLMeshPipesError):
 
 class PartitionsError(SQLMeshPipesError):
     """Partitions were asked for where there can be none; the message names the model."""
+
+
+class TranslationError(SQLMeshPipesError):
+    """A translator, or a component's translation, gives something for a model that Dagster cannot take.
+
+    Attributes:
+        model: its FQN.
+    """
+
+    def __init__(self, model: str, problem: object) -> None:
+        self.model = model
+        super().__init__(f"What the translator gives for the model {model} is no asset: {problem}")

@@ -29,7 +29,7 @@ def sqlmesh_assets_factory(
     translator: SQLMeshTranslator | None = None,
     external_asset_mapping: str | None = None,
     group_name: str | None = None,
-    owners: Sequence[str] | None = None,
+    owners: str | Sequence[str] | None = None,
     partitions: bool = False,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,
@@ -78,6 +78,7 @@ def sqlmesh_adaptive_schedule_factory(
     assets: Sequence[dg.AssetsDefinition] | None = None,
     granularity: Granularity = "union",
     due: Source = "record",
+    catch_up: str | None = None,
     enable_schedule: bool = False,
 ) -> tuple[dg.ScheduleDefinition, Any, Sequence[dg.AssetsDefinition]]:
     """A schedule that runs what is due, its job, and their assets.
@@ -87,7 +88,7 @@ def sqlmesh_adaptive_schedule_factory(
         name: of the schedule.
         job_name: of the job, which materializes all the assets.
         assets: those that the schedule is for; by default the whole project's, as `sqlmesh_assets_factory` makes them.
-        granularity, due: as in `build_sqlmesh_schedule`.
+        granularity, due, catch_up: as in `build_sqlmesh_schedule`.
         enable_schedule: whether the schedule runs as soon as it is deployed.
 
     Returns:
@@ -108,6 +109,7 @@ def sqlmesh_adaptive_schedule_factory(
         name=name,
         granularity=granularity,
         due=due,
+        catch_up=catch_up,
         default_status=(
             dg.DefaultScheduleStatus.RUNNING if enable_schedule else dg.DefaultScheduleStatus.STOPPED
         ),
@@ -129,7 +131,7 @@ def sqlmesh_definitions_factory(
     select: Select | None = None,
     exclude: Select | None = None,
     group_name: str | None = None,
-    owners: Sequence[str] | None = None,
+    owners: str | Sequence[str] | None = None,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
@@ -139,6 +141,7 @@ def sqlmesh_definitions_factory(
     enable_schedule: bool = False,
     granularity: Granularity = "union",
     due: Source = "record",
+    catch_up: str | None = None,
     ignore_cron: bool = False,
     skips_pass: bool = False,
     resource_key: str = "sqlmesh",
@@ -157,7 +160,7 @@ def sqlmesh_definitions_factory(
         job_name: of the job that materializes all the assets.
         schedule_name: of the schedule.
         enable_schedule: whether the schedule runs as soon as it is deployed.
-        granularity, due: when the schedule fires, and who says what is due: see `build_sqlmesh_schedule`.
+        granularity, due, catch_up: when the schedule fires, and who says what is due: see `build_sqlmesh_schedule`.
         ignore_cron: run all missing intervals at each tick and in each run, whether a cron has elapsed or not.
         skips_pass: let ``sqlmesh_execution_status`` pass for models that had nothing to do.
         resource_key: the key of the resource; a second project of one code location needs one of its own, and a `name`,
@@ -199,6 +202,7 @@ def sqlmesh_definitions_factory(
         assets=[assets],
         granularity=granularity,
         due=due,
+        catch_up=catch_up,
         enable_schedule=enable_schedule,
     )
     return dg.Definitions(

@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 import dagster as dg
 
-from dagster_sqlmesh_pipes.errors import DuplicateAssetKeyError, ExternalAssetKeyError
+from dagster_sqlmesh_pipes.errors import (
+    DuplicateAssetKeyError,
+    ExternalAssetKeyError,
+    TranslationError,
+)
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator, safe_name, short_digest, split_fqn
 from sqlmesh_pipes_protocol.manifest import Model
 
@@ -21,8 +25,8 @@ def asset_keys(
     """Each model's key, by FQN, all of them distinct in Dagster.
 
     Dagster names outputs after keys, and there ``-`` and ``.`` are underscores too. Where the default keys of two models would
-    meet, the later one in order of FQNs gets a short digest of its FQN. Keys of a translator's own, and those that a model's
-    tags ask for, are never altered.
+    meet, the later one in order of FQNs gets a short digest of its FQN. Of keys of a translator's own, and of those that a model's
+    tags ask for, nothing is altered but characters that Dagster cannot take.
 
     Args:
         models: those that become assets.
@@ -31,6 +35,7 @@ def asset_keys(
 
     Raises:
         DuplicateAssetKeyError: two keys that may not be altered meet.
+        TranslationError: the translator gives no key.
     """
     own_keys = type(translator).get_asset_key is not SQLMeshTranslator.get_asset_key
     keys: dict[str, dg.AssetKey] = {}
@@ -40,7 +45,7 @@ def asset_keys(
     for model in sorted(
         models, key=lambda model: (model.fqn not in asked_for, _strangeness(model), model.fqn)
     ):
-        key = asked_for.get(model.fqn) or translator.get_asset_key(model)
+        key = asked_for.get(model.fqn) or _key_of(model, translator)
         identifier = key.to_python_identifier()
         if identifier in taken and not own_keys and model.fqn not in asked_for:
             key = dg.AssetKey([*key.path[:-1], f"{key.path[-1]}_{short_digest(model.fqn)}"])
@@ -50,6 +55,16 @@ def asset_keys(
         taken[identifier] = model.fqn
         keys[model.fqn] = key
     return keys
+
+
+def _key_of(model: Model, translator: SQLMeshTranslator) -> dg.AssetKey:
+    try:
+        key = translator.get_asset_key(model)
+    except Exception as error:  # whatever a user's method raises, told with the model
+        raise TranslationError(model.fqn, f"get_asset_key raised {error!r}.") from error
+    if not isinstance(key, dg.AssetKey):
+        raise TranslationError(model.fqn, f"get_asset_key must give a dagster.AssetKey, and gave {key!r}.")
+    return dg.AssetKey([safe_name(part, allowed="-.") for part in key.path])
 
 
 def external_key_function(

@@ -123,7 +123,8 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
             transient=True,
         )
     if status != 0:
-        words = runner.last_words().removeprefix("Error: ")
+        # A command ends with its error; before it may stand how the command is used, and whatever a project prints.
+        words = runner.last_words().rpartition("Error: ")[2]
         raise LaunchError(
             words or f"`sqlmesh-runner {call.arguments[0]}` ended with status {status}, without a word.",
             transient=status == 3,

@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 from typing_extensions import assert_never
 
+from dagster_sqlmesh_pipes.compat import NO_EVENT
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, SpecIndex
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
@@ -64,6 +65,8 @@ class ResultMapper:
         skips_pass: whether ``sqlmesh_execution_status`` passes for a model that was skipped because nothing was to do.
         partitions: what the run is for, where its assets have partitions.
         as_of: the moment up to which SQLMesh brings models; None for a run that is limited to a range of time.
+        awaited: assets that other steps of the project wait for: where there was nothing to do for one, the step has an output all
+            the same, which records nothing. Otherwise Dagster would skip those steps.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class ResultMapper:
         skips_pass: bool = False,
         partitions: PartitionedRun | None = None,
         as_of: datetime | None = None,
+        awaited: Collection[dg.AssetKey] = (),
     ) -> None:
         self._index = index
         self._models = {key: fqn for fqn, key in index.keys.items()}
@@ -91,6 +95,7 @@ class ResultMapper:
         self._skips_pass = skips_pass
         self._partitions = partitions
         self._as_of = as_of
+        self._awaited = awaited
         self._correlation_id: str | None = None
         self.failures: dict[str, ErrorInfo] = {}
         """Failed models, by FQN, in the order of their failing."""
@@ -249,6 +254,8 @@ class ResultMapper:
             extra=extra,
         )
         yield from self._audit_results(key, event.model)
+        if key in self._awaited and event.reason in _NOTHING_TO_DO:
+            yield dg.MaterializeResult(asset_key=key, metadata=NO_EVENT)
 
     def _standalone_results(self) -> Iterator[Result]:
         """A standalone audit is a check on each model that it reads. It has no terminal event: told at the end."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import dagster as dg
+
 from dagster_sqlmesh_pipes.compat import is_dev
 from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher, answer
@@ -45,14 +47,25 @@ class SQLMeshProject:
         manifest_path: str | Path | None = None,
         launcher: Launcher | None = None,
     ) -> None:
+        if not project_dir:
+            raise ValueError("SQLMeshProject needs the project's directory, and was given none.")
         directories = [project_dir] if isinstance(project_dir, (str, Path)) else project_dir
         self.project_dirs = tuple(Path(directory).absolute() for directory in directories)
-        self.gateway = gateway
+        self._gateway = gateway
         self.environment = environment
         self.manifest_path = (
             Path(manifest_path).absolute() if manifest_path else self.project_dir / DEFAULT_MANIFEST_NAME
         )
         self.launcher = launcher or SubprocessLauncher()
+
+    @property
+    def gateway(self) -> str | None:
+        """The gateway as it was given, which may be a `dagster.EnvVar`."""
+        return self._gateway
+
+    @property
+    def _named_gateway(self) -> str | None:
+        return self._gateway.get_value() if isinstance(self._gateway, dg.EnvVar) else self._gateway
 
     @property
     def project_dir(self) -> Path:
@@ -69,7 +82,7 @@ class SQLMeshProject:
         Warns:
             UserWarning: under ``dagster dev`` or ``dg dev``, the project's files have changed since.
         """
-        manifest = load_manifest(self.manifest_path, self.project_dirs, self.gateway)
+        manifest = load_manifest(self.manifest_path, self.project_dirs, self._named_gateway)
         if is_dev() and (reason := self._staleness(manifest)):
             warnings.warn(f"{reason} Or call prepare_if_dev() on the project.", stacklevel=2)
         return manifest
@@ -94,7 +107,9 @@ class SQLMeshProject:
             ManifestError: the runner cannot make it; the message has SQLMesh's own words.
         """
         try:
-            reason = self._staleness(load_manifest(self.manifest_path, self.project_dirs, self.gateway))
+            reason = self._staleness(
+                load_manifest(self.manifest_path, self.project_dirs, self._named_gateway)
+            )
         except ManifestError as error:
             reason = str(error)
         if reason is None:
@@ -103,8 +118,8 @@ class SQLMeshProject:
         arguments = ["manifest", "--output", "-"]
         for directory in self.project_dirs:
             arguments += ["--project", str(directory)]
-        if self.gateway is not None:
-            arguments += ["--gateway", self.gateway]
+        if self._named_gateway is not None:
+            arguments += ["--gateway", self._named_gateway]
         call = RunnerCall(arguments=arguments, env={}, project_dir=self.project_dir)
         try:
             made = read_manifest(answer(self.launcher, call, _PREPARE_SECONDS))
@@ -121,7 +136,7 @@ class SQLMeshProject:
     def _staleness(self, manifest: Manifest) -> str | None:
         if not all(directory.is_dir() for directory in self.project_dirs):
             return None  # the runner's project is elsewhere: nothing to compare with
-        return staleness(manifest, self.manifest_path, self.project_dirs, self.gateway)
+        return staleness(manifest, self.manifest_path, self.project_dirs, self._named_gateway)
 
     def __repr__(self) -> str:
         return f"SQLMeshProject({str(self.project_dir)!r}, environment={self.environment!r})"

@@ -12,13 +12,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from dagster_sqlmesh_pipes.compat import RESUME_RETRY_TAG
+from dagster_sqlmesh_pipes.compat import RESUME_RETRY_TAG, read_by_other_steps
 from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.session import Session
-from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, SpecIndex
+from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, MODEL_KEY, SpecIndex
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
 from sqlmesh_pipes_protocol.request import RunRequest
 
@@ -94,6 +94,12 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             settings.setdefault("environment", project.environment)
         elif project_dir is not None:
             settings.setdefault("project_dirs", [str(Path(project_dir).absolute())])
+        unknown = settings.keys() - type(self).model_fields.keys()
+        if unknown:
+            raise TypeError(
+                f"SQLMeshResource has no setting {', '.join(map(repr, sorted(unknown)))}: it has "
+                f"{', '.join(sorted(type(self).model_fields))}, project, project_dir and translator."
+            )
         settings["launcher"] = launcher or (project.launcher if project else SubprocessLauncher())
         super().__init__(**{name: value for name, value in settings.items() if value is not None})
         self._project = project
@@ -176,6 +182,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 skips_pass=self.skips_pass,
                 partitions=partitions,
                 as_of=None if limited else datetime.now(timezone.utc),
+                awaited=read_by_other_steps(context, MODEL_KEY),
             ),
             message_reader,
         )

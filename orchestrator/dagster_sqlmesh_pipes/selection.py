@@ -8,6 +8,7 @@ The syntax is that of SQLMesh's selectors, with Dagster's words besides::
     group:marts             by Dagster's group
     owner:team:data         by owner; owner:data as well
     kind:incremental_*      by SQLMesh's kind, or by one of Dagster's
+    project:finance         by the repository, in a multi-repository project
     +marts.orders           and all that it reads
     marts.orders+           and all that read it
     a | b   a b             either
@@ -27,7 +28,7 @@ from functools import cached_property
 import dagster as dg
 
 from dagster_sqlmesh_pipes.errors import SelectionError
-from dagster_sqlmesh_pipes.specs import KIND_KEY, MODEL_KEY
+from dagster_sqlmesh_pipes.specs import KIND_KEY, MODEL_KEY, PROJECT_KEY
 from dagster_sqlmesh_pipes.translator import safe_tag, split_fqn
 
 Select = str | Sequence[str]
@@ -67,15 +68,18 @@ def select_specs(
     Raises:
         SelectionError: an expression cannot be read, names a model that there is not, or nothing is left.
     """
-    if not select and not exclude:
+    if select is None and not exclude:
         return list(specs)
     nodes = {spec.key: _Node.of(spec) for spec in specs}
-    selected = _evaluate(select, nodes) if select else set(nodes)
+    # An empty selection is no selection of everything: a list that was computed may be empty.
+    selected = _evaluate(select, nodes) if select else set(nodes) if select is None else set()
     if exclude:
         selected -= _evaluate(exclude, nodes)
     if not selected:
         without = f" without {exclude!r}" if exclude else ""
-        raise SelectionError(f"The selection {select or '*'!r}{without} leaves none of {len(specs)} models.")
+        raise SelectionError(
+            f"The selection {'*' if select is None else select!r}{without} leaves none of {len(specs)} models."
+        )
     return [spec for spec in specs if spec.key in selected]
 
 
@@ -86,6 +90,7 @@ class _Node:
     group: str
     owners: frozenset[str]
     kinds: frozenset[str]
+    project: str
     upstream: frozenset[dg.AssetKey]
 
     @classmethod
@@ -101,6 +106,7 @@ class _Node:
                 name.lower() for owner in spec.owners for name in (owner, owner.removeprefix("team:"))
             ),
             kinds=frozenset(name.lower() for name in (kind, *spec.kinds) if name),
+            project=str(spec.metadata.get(PROJECT_KEY, "")).lower(),
             upstream=frozenset(dep.asset_key for dep in spec.deps),
         )
 
@@ -111,6 +117,7 @@ _METHODS: dict[str, Callable[[_Node], Iterable[str]]] = {
     "group": lambda node: (node.group,),
     "owner": lambda node: node.owners,
     "kind": lambda node: node.kinds,
+    "project": lambda node: (node.project,),
 }
 
 

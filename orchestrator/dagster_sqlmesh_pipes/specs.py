@@ -7,7 +7,7 @@ audit that it belongs to, in every process.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_sqlmesh_pipes.crons import dagster_cron
+from dagster_sqlmesh_pipes.errors import TranslationError
 from dagster_sqlmesh_pipes.keys import asset_keys, check_external_keys, external_key_function
 from dagster_sqlmesh_pipes.tags import ModelInstructions, instructions
 from dagster_sqlmesh_pipes.translator import (
@@ -31,6 +32,8 @@ from sqlmesh_pipes_protocol.manifest import Deployment, Manifest, Model, Standal
 
 MODEL_KEY = "sqlmesh/model"
 KIND_KEY = "sqlmesh/kind"
+PROJECT_KEY = "sqlmesh/project"
+"""Metadata: the name that a multi-repository project's configuration gives the repository."""
 AUDIT_KEY = "sqlmesh/audit"
 STANDALONE_AUDIT_KEY = "sqlmesh/standalone_audit"
 LINEAGE_KEY = "dagster/column_lineage"
@@ -112,7 +115,7 @@ def build_specs(
     translator: SQLMeshTranslator,
     *,
     group_name: str | None = None,
-    owners: Sequence[str] | None = None,
+    owners: str | Sequence[str] | None = None,
     external_asset_mapping: str | None = None,
     project_dirs: Sequence[Path] = (),
 ) -> ProjectSpecs:
@@ -131,6 +134,7 @@ def build_specs(
     Raises:
         DuplicateAssetKeyError: two models get keys that Dagster cannot tell apart; it names both.
         ExternalAssetKeyError: a table that is read gets no key, or a model's.
+        TranslationError: what the translator gives for a model cannot be an asset.
         ValueError: external_asset_mapping cannot be read.
     """
     models = runnable(manifest)
@@ -144,47 +148,81 @@ def build_specs(
     externals = {fqn: external_key(fqn) for fqn in sorted(set().union(*read.values()) - keys.keys())}
     check_external_keys(externals, keys)
     known = {**externals, **keys}
-    group_name = safe_group(group_name) if group_name else None
-    owners = [legal_owner(owner) for owner in owners] if owners else None
-
+    defaults = _Defaults(
+        group_name=safe_group(group_name) if group_name else None,
+        owners=[legal_owner(owner) for owner in ([owners] if isinstance(owners, str) else owners or ())],
+        engine=manifest.engine,
+        deployment=manifest.deployment,
+        project_dirs=project_dirs,
+    )
     assets: list[dg.AssetSpec] = []
     checks: list[dg.AssetCheckSpec] = []
     for model in models:
-        key, own = keys[model.fqn], asked[model.fqn]
-        differs = _deployed_state(manifest.deployment, model)
-        assets.append(
-            dg.AssetSpec(
-                key,
-                deps=sorted({known[fqn] for fqn in read[model.fqn]} - {key}),
-                description=translator.get_description(model),
-                metadata={
-                    **translator.get_metadata(model, METADATA_KEYS),
-                    **_links(model, known, project_dirs),
-                    **({DEPLOYED_KEY: differs[1]} if differs else {}),
-                    KIND_KEY: model.kind,
-                    MODEL_KEY: model.fqn,
-                },
-                skippable=True,
-                group_name=(safe_group(own.group_name) if own.group_name else None)
-                or group_name
-                or translator.get_group_name(None, model),
-                code_version=translator.get_code_version(model),
-                owners=[legal_owner(owner) for owner in own.owners] or owners or translator.get_owners(model),
-                tags={
-                    **translator.get_tags(None, model),
-                    **({DEPLOYED_KEY: differs[0]} if differs and differs[0] != "same" else {}),
-                    **{_tag_key(name): safe_tag_value(value) for name, value in own.tags.items()},
-                },
-                kinds=translator.get_kinds(model, manifest.engine) | {safe_tag(kind) for kind in own.kinds},
-                automation_condition=_automation(own, model) or translator.get_automation_condition(model),
-                freshness_policy=translator.get_freshness_policy(model),
-            )
-        )
-        checks.extend(_check_specs(model, key, translator))
+        deps = {known[fqn] for fqn in read[model.fqn]} - {keys[model.fqn]}
+        try:
+            assets.append(_asset_spec(model, known, deps, asked[model.fqn], translator, defaults))
+            checks.extend(_check_specs(model, keys[model.fqn], translator))
+        except (
+            Exception
+        ) as error:  # whatever a user's method raises, or Dagster of what it gave, told with the model
+            raise TranslationError(model.fqn, error) from error
     taken = {check.key for check in checks}
     for audit in manifest.standalone_audits:
         checks.extend(_standalone_check_specs(audit, _read_by(audit, embedded), keys, taken))
     return ProjectSpecs(assets, checks, externals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Defaults:
+    """What all assets have that do not say otherwise, and what is known of all."""
+
+    group_name: str | None
+    owners: list[str]
+    engine: str
+    deployment: Deployment | None
+    project_dirs: Sequence[Path]
+
+
+def _asset_spec(
+    model: Model,
+    keys: Mapping[str, dg.AssetKey],
+    deps: Collection[dg.AssetKey],
+    own: ModelInstructions,
+    translator: SQLMeshTranslator,
+    defaults: _Defaults,
+) -> dg.AssetSpec:
+    """A model as an asset: what its tags say, then the defaults, then the translator."""
+    differs = _deployed_state(defaults.deployment, model)
+    translated = translator.get_group_name(None, model)
+    return dg.AssetSpec(
+        keys[model.fqn],
+        deps=sorted(deps),
+        description=translator.get_description(model),
+        metadata={
+            **translator.get_metadata(model, METADATA_KEYS),
+            **_links(model, keys, defaults.project_dirs),
+            **({DEPLOYED_KEY: differs[1]} if differs else {}),
+            **({PROJECT_KEY: model.project} if model.project else {}),
+            KIND_KEY: model.kind,
+            MODEL_KEY: model.fqn,
+        },
+        skippable=True,
+        group_name=(safe_group(own.group_name) if own.group_name else None)
+        or defaults.group_name
+        or (safe_group(translated) if translated else None),
+        code_version=translator.get_code_version(model),
+        owners=[legal_owner(owner) for owner in own.owners]
+        or defaults.owners
+        or translator.get_owners(model),
+        tags={
+            **translator.get_tags(None, model),
+            **({DEPLOYED_KEY: differs[0]} if differs and differs[0] != "same" else {}),
+            **{_tag_key(name): safe_tag_value(value) for name, value in own.tags.items()},
+        },
+        kinds=translator.get_kinds(model, defaults.engine) | {safe_tag(kind) for kind in own.kinds},
+        automation_condition=_automation(own, model) or translator.get_automation_condition(model),
+        freshness_policy=translator.get_freshness_policy(model),
+    )
 
 
 def _tag_key(name: str) -> str:
@@ -218,8 +256,9 @@ def _links(
     lineage = {name: sources for name, sources in lineage.items() if sources}
     if lineage:
         links[LINEAGE_KEY] = dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))
-    path = next((path for root in project_dirs if model.path and (path := root / model.path).is_file()), None)
-    if path is not None:
+    root = project_dirs[model.project_index] if model.project_index < len(project_dirs) else None
+    path = root / model.path if root is not None and model.path is not None else None
+    if path is not None and path.is_file():
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", dg.BetaWarning

@@ -31,7 +31,7 @@ class SQLMeshTranslator:
 
     def get_asset_key(self, model: Model) -> dg.AssetKey:
         """Catalog, schema and table; characters that Dagster cannot name an output with become ``_``."""
-        return self.get_external_asset_key(model.fqn)
+        return default_key(model.fqn)
 
     def get_external_asset_key(self, external_fqn: str) -> dg.AssetKey:
         """The key of a table that SQLMesh reads and does not build: where your other assets write it.
@@ -39,7 +39,7 @@ class SQLMeshTranslator:
         Args:
             external_fqn: quoted parts, such as ``"shop"."raw"."payments"``.
         """
-        return dg.AssetKey([safe_name(part, allowed="-.") for part in split_fqn(external_fqn)])
+        return default_key(external_fqn)
 
     def get_group_name(self, context: Any, model: Model) -> str | None:
         """The schema.
@@ -141,6 +141,11 @@ METADATA_KEYS = (
     "query",
 )
 """The facts that `SQLMeshTranslator.get_metadata` is asked for: names of the manifest's fields. Others may be asked for too."""
+
+
+def default_key(fqn: str) -> dg.AssetKey:
+    """Catalog, schema and table of a fully qualified name."""
+    return dg.AssetKey([safe_name(part, allowed="-.") for part in split_fqn(fqn)])
 
 
 def split_fqn(fqn: str) -> list[str]:

@@ -109,6 +109,7 @@ def _model(model: Any, projects: Sequence[Path], sources: ColumnSources) -> Mode
     calls = audit_calls(model)
     identities = audit_identities([call for _, call, _ in calls])
     time_column = getattr(model, "time_column", None)
+    path, index = _place(getattr(model, "_path", None), projects)
     return Model(
         fqn=model.fqn,
         name=model.name,
@@ -144,7 +145,8 @@ def _model(model: Any, projects: Sequence[Path], sources: ColumnSources) -> Mode
         grain=_expressions(model.grains, model.dialect),
         data_hash=model.data_hash,
         query=_sql(model.query, model.dialect) if model.is_sql else None,
-        path=_relative(getattr(model, "_path", None), projects),
+        path=path,
+        project_index=index,
         time_column=time_column.column.sql(dialect=model.dialect) if time_column else None,
         project=model.project or None,
         end=str(model.end) if model.end is not None else None,
@@ -202,10 +204,10 @@ def _sql(expression: Any, dialect: str) -> str | None:
     return expression.sql(dialect=dialect, pretty=True) if expression is not None else None
 
 
-def _relative(path: Path | None, projects: Sequence[Path]) -> str | None:
-    if path is None or not str(path):
-        return None
-    for project in projects:
-        if path.is_relative_to(project.absolute()):
-            return path.relative_to(project.absolute()).as_posix()
-    return None
+def _place(path: Path | None, projects: Sequence[Path]) -> tuple[str | None, int]:
+    """A file's path from its project's directory on, and which project that is."""
+    if path is not None and str(path):
+        for index, project in enumerate(projects):
+            if path.is_relative_to(project.absolute()):
+                return path.relative_to(project.absolute()).as_posix(), index
+    return None, 0

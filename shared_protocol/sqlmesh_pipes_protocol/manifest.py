@@ -93,9 +93,11 @@ class Model:
     data_hash: str
     query: str | None
     path: str | None
-    """Relative to the project directory."""
+    """Relative to its project directory."""
     time_column: str | None = None
     project: str | None = None
+    project_index: int = 0
+    """Which of the manifest's projects its file is in."""
     end: str | None = None
     metadata_hash: str | None = None
     """SQLMesh's hash of what does not determine the data: audits, owner, cron, description …"""

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes.compat import CheckRecord
-from dagster_sqlmesh_pipes.due import due_by_record, next_turn
+from dagster_sqlmesh_pipes.due import due_by_record, next_turn, status_records
 
 AS_OF = datetime(2026, 5, 4, 6, 30, tzinfo=timezone.utc)
 NOW = AS_OF + timedelta(hours=1)
@@ -118,7 +118,7 @@ def record(define, model):
                 metadata={name: dg.MetadataValue.text(value) for name, value in metadata.items()},
             )
             instance.report_runless_asset_event(evaluation)
-        return due_by_record(instance, models, now, MANIFEST)
+        return due_by_record(status_records(instance, models), models, now, MANIFEST)
 
     with instance:
         yield put
@@ -131,7 +131,7 @@ def tables(due) -> str:
 def test_an_empty_record_makes_everything_due(record):
     due = record({})
 
-    assert (tables(due), due.next_due, due.running) == ("abc", None, [])
+    assert (tables(due), due.next_due) == ("abc", None)
 
 
 def test_what_is_not_due_says_when_the_first_of_it_will_be(record):

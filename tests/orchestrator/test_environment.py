@@ -52,6 +52,7 @@ def test_the_public_names_are_these():
         "SelectionError",
         "SubprocessLauncher",
         "TagConventionWarning",
+        "TranslationError",
         "build_sqlmesh_asset_selection",
         "build_sqlmesh_schedule",
         "sqlmesh_adaptive_schedule_factory",

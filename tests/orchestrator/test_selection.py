@@ -150,7 +150,7 @@ def test_what_is_excluded_is_taken_away(select, exclude, expected, specs):
         ("marts.orders & | raw.orders", "'|' was not expected"),
         ("^", "it ends where a model was expected"),
         ("   ", "it ends where a model was expected"),
-        ("path:marts/*", "there is no 'path': tag:, group:, owner:, kind: are known"),
+        ("path:marts/*", "there is no 'path': tag:, group:, owner:, kind:, project: are known"),
         ("marts.order", "there is no model 'marts.order'; there is marts.orders"),
         ("nothing.like_it_at_all", "there is no model 'nothing.like_it_at_all'."),
         ("marts.orders | marts.oders", "there is no model 'marts.oders'; there is marts.orders"),
