@@ -583,3 +583,35 @@ def test_a_table_that_an_asset_of_another_name_stands_for_is_still_not_provided(
     merged = dg.Definitions.merge(defs, dg.Definitions([ingested, somebody_else_s]))
 
     assert set(unprovided_externals(merged)) == {dg.AssetKey(["target", "main", "raw_source_customers"])}
+
+
+def test_a_function_whose_models_wait_for_those_of_another_runs_though_there_was_nothing_to_do_for_these(
+    make_warehouse, instance
+):
+    warehouse = make_warehouse(
+        {"marts.reader": "SELECT id FROM raw.seed"},
+        {
+            "seeds/seed.csv": "id\n1\n",
+            "models/seed.sql": "MODEL (name raw.seed, kind SEED (path '../seeds/seed.csv'), columns (id INT));",
+        },
+    )
+    resource = warehouse.resource()
+    sources = sqlmesh_assets_factory(sqlmesh_resource=resource, name="sources", select="raw.*")
+    marts = sqlmesh_assets_factory(sqlmesh_resource=resource, name="marts", select="marts.*")
+
+    @dg.asset(deps=[dg.AssetKey(["db", "raw", "seed"])])
+    def report() -> None: ...
+
+    defs = dg.Definitions([sources, marts, report], resources={"sqlmesh": resource})
+    job = defs.resolve_implicit_global_asset_job_def()
+    first = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(["db", "raw", "seed"])])
+
+    result = job.execute_in_process(instance=instance)
+
+    outcome = Outcome.read(instance, result.run_id)
+    assert first.success
+    assert outcome.success
+    assert outcome.status("raw/seed") == ("skipped", "up_to_date")
+    assert outcome.status("marts/reader") == ("executed", None)
+    assert "raw/seed" not in outcome.materialized
+    assert "marts/reader" in outcome.materialized

@@ -19,9 +19,11 @@ from dagster_sqlmesh_pipes import (
     SQLMeshProject,
     SQLMeshResource,
     SQLMeshRunConfig,
+    build_sqlmesh_asset_selection,
     build_sqlmesh_schedule,
     sqlmesh_adaptive_schedule_factory,
     sqlmesh_assets,
+    sqlmesh_assets_factory,
     sqlmesh_definitions_factory,
 )
 from support.daemon import daemon
@@ -422,3 +424,44 @@ def test_under_the_daemon_a_tick_starts_a_run_and_its_assets_are_there(warehouse
     assert run.tags["sqlmesh/environment"] == "prod"
     assert [run.run_id] in [list(tick.run_ids) for tick in ticks]
     assert re.fullmatch(r"[0-9a-f-]{36}", run.run_id)
+
+
+@pytest.mark.parametrize("settings", [{"due": "state"}, {"ignore_cron": True}], ids=["state", "ignore_cron"])
+def test_a_run_by_hand_holds_the_schedule_up_whoever_is_asked_what_is_due(scheduled, instance, settings):
+    schedule = scheduled(**settings)
+    by_hand = schedule.defs.resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(by_hand, status=dg.DagsterRunStatus.STARTED)
+
+    assert schedule.tick() == (
+        f"A run of these assets is not over: {run.run_id}. What is due is left to the next tick."
+    )
+
+
+def test_a_run_of_another_job_of_the_same_name_does_not_hold_the_schedule_up(scheduled, instance):
+    schedule = scheduled()
+
+    @dg.asset
+    def other(): ...
+
+    elsewhere = dg.Definitions([other], jobs=[dg.define_asset_job("sqlmesh_job", selection=[other])])
+    instance.create_run_for_job(elsewhere.resolve_job_def("sqlmesh_job"), status=dg.DagsterRunStatus.STARTED)
+
+    assert schedule.asked() is None
+
+
+def test_a_job_of_a_part_of_the_assets_is_asked_for_that_part_alone(warehouse, instance):
+    resource = warehouse.resource()
+    assets = sqlmesh_assets_factory(sqlmesh_resource=resource)
+    selection = build_sqlmesh_asset_selection(assets, "marts.*")
+    job = dg.define_asset_job("part", selection=selection)
+    schedule = build_sqlmesh_schedule([assets], resource, job=job, name="sqlmesh_adaptive_schedule")
+    defs = dg.Definitions([assets], jobs=[job], schedules=[schedule], resources={"sqlmesh": resource})
+
+    assert set(Scheduled(defs, instance, job="part").follow().materialized) == {"marts/second"}
+
+
+def test_a_schedule_can_fire_to_catch_up(scheduled):
+    repository = scheduled(catch_up="30 * * * *").defs.get_repository_def()
+
+    crons = repository.get_schedule_def("sqlmesh_adaptive_schedule").cron_schedule
+    assert crons == ["0 0 * * *", "30 * * * *"]

@@ -10,6 +10,7 @@ from dagster_sqlmesh_pipes import (
     DuplicateAssetKeyError,
     ExternalAssetKeyError,
     SQLMeshTranslator,
+    TranslationError,
     build_sqlmesh_asset_selection,
 )
 
@@ -256,3 +257,57 @@ def test_parameters_go_before_the_translator(spec_of, model):
 
     assert spec.group_name == "of_the_parameter"
     assert list(spec.owners) == ["bob@example.com", "team:data"]
+
+
+def test_a_method_of_external_tables_alone_leaves_the_models_keys_as_they_are(define, model):
+    class External(SQLMeshTranslator):
+        def get_external_asset_key(self, external_fqn):
+            return dg.AssetKey(["ingested", external_fqn.replace('"', "").split(".")[-1]])
+
+    definition = define(model("db", "s", "t", depends_on=('"db"."raw"."source"',)), translator=External())
+
+    (spec,) = definition.specs
+    assert spec.key == dg.AssetKey(["db", "s", "t"])
+    assert [dep.asset_key for dep in spec.deps] == [dg.AssetKey(["ingested", "source"])]
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "words"),
+    [
+        ("get_asset_key", None, "get_asset_key must give a dagster.AssetKey, and gave None"),
+        ("get_asset_key", ["a", "b"], "get_asset_key must give a dagster.AssetKey"),
+        ("get_asset_key", ValueError("no such thing"), "get_asset_key raised ValueError('no such thing')"),
+        ("get_tags", None, "'NoneType' object is not a mapping"),
+        ("get_metadata", ValueError("no such thing"), "no such thing"),
+        ("get_owners", ["no owner at all"], "no owner at all"),
+        ("get_kinds", {str(number) for number in range(11)}, "at most ten kinds"),
+    ],
+)
+def test_what_a_translator_gives_that_is_no_asset_is_told_with_the_model(define, model, method, given, words):
+    def give(self, *arguments):
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    translator = type("Own", (SQLMeshTranslator,), {method: give})()
+
+    with pytest.raises(TranslationError) as caught:
+        define(model("db", "s", "t"), translator=translator)
+
+    assert caught.value.model == '"db"."s"."t"'
+    assert '"db"."s"."t"' in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_key_and_a_group_of_a_translator_s_own_are_made_safe(define, model):
+    class Own(SQLMeshTranslator):
+        def get_asset_key(self, model):
+            return dg.AssetKey(["warehouse", model.schema, model.table])
+
+        def get_group_name(self, context, model):
+            return model.schema
+
+    (spec,) = define(model("db", "my schema", "köln b"), translator=Own()).specs
+
+    assert spec.key == dg.AssetKey(["warehouse", "my_schema", "k_ln_b"])
+    assert spec.group_name == "my_schema"
