@@ -15,7 +15,8 @@ from support.engine import DockerEngine
 from support.waiting import wait_for
 from support.warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("docker")
+# The first test makes the engine, a base and the image: minutes on a busy machine.
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(1500)]
 
 SLOW = """
     import time

@@ -74,13 +74,12 @@ def docker_engine(runner_bin: Path) -> Iterator[DockerEngine]:
         import docker
 
         engine = DockerEngine(f"unix://{socket}", RUNNER)
-        client = docker.DockerClient(base_url=engine.host, timeout=600)
         deadline = time.monotonic() + 60
         while True:
-            try:
-                client.ping()
+            try:  # a client asks for the engine's version when it is made
+                client = docker.DockerClient(base_url=engine.host, timeout=600)
                 break
-            except (OSError, docker.errors.DockerException):
+            except docker.errors.DockerException:
                 if process.poll() is not None or time.monotonic() > deadline:
                     pytest.skip(
                         f"dockerd does not start here: {(folder / 'log').read_text().splitlines()[-1:]}"
