@@ -85,7 +85,7 @@ def sqlmesh_assets(
             chosen = [spec.replace_attributes(partitions_def=definition) for spec in chosen]
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
-        with collector_paused():
+        with collector_paused(for_life=True):
             return dg.multi_asset(
                 name=name or re.sub(r"\W", "_", function.__name__),
                 specs=chosen,

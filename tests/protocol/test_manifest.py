@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import resource
 import stat
@@ -28,6 +29,7 @@ from sqlmesh_pipes_protocol import (
 )
 from sqlmesh_pipes_protocol import manifest as manifest_module
 from sqlmesh_pipes_protocol.digest import project_digest
+from sqlmesh_pipes_protocol.manifest import collector_paused
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest-1.json"
 
@@ -382,3 +384,24 @@ def test_an_error_names_the_command_for_the_project_and_the_gateway_that_were_as
     assert str(caught.value).endswith(
         f"Write it with: sqlmesh-runner manifest --project 'my shop' --gateway ci --output {path}"
     )
+
+
+@pytest.mark.parametrize("for_life", [False, True])
+@pytest.mark.parametrize("was_enabled", [False, True])
+def test_the_collector_rests_meanwhile_and_is_afterwards_as_it_was(was_enabled, for_life):
+    before = gc.isenabled()
+    try:
+        (gc.enable if was_enabled else gc.disable)()
+        frozen = gc.get_freeze_count()
+
+        with pytest.raises(ValueError, match="in the middle"), collector_paused(for_life=for_life):
+            raise ValueError("in the middle")
+        assert (gc.isenabled(), gc.get_freeze_count()) == (was_enabled, frozen)
+        with collector_paused(for_life=for_life):
+            assert not gc.isenabled()
+
+        assert gc.isenabled() is was_enabled
+        assert (gc.get_freeze_count() > frozen) is (for_life and was_enabled)
+    finally:
+        gc.unfreeze()
+        (gc.enable if before else gc.disable)()
