@@ -18,6 +18,8 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
+from sqlmesh_pipes_protocol.codec import moment_of
+
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -135,7 +137,7 @@ def latest_checks(
 
 
 def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+    return moment_of(text) if text else None
 
 
 def record_missing(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:

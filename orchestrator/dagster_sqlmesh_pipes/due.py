@@ -14,6 +14,7 @@ from dagster_sqlmesh_pipes.crons import dagster_cron, next_tick
 from dagster_sqlmesh_pipes.launch import RunnerCall, answer
 from dagster_sqlmesh_pipes.resource import SQLMeshResource
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK, WITHOUT_TURNS
+from sqlmesh_pipes_protocol.codec import moment_of
 from sqlmesh_pipes_protocol.due import read_due_report
 from sqlmesh_pipes_protocol.manifest import Model
 
@@ -109,16 +110,11 @@ def due_by_state(resource: SQLMeshResource, keys: Mapping[str, dg.AssetKey]) -> 
     call = RunnerCall(arguments=resource.due_arguments(), env={}, project_dir=resource.project.project_dir)
     report = read_due_report(answer(resource.launcher, call, _ANSWER_SECONDS))
     models = [model for model in report.models if model.model in keys]
-    later = [parse_time(model.next_due) for model in models if not model.intervals and model.next_due]
+    later = [moment_of(model.next_due) for model in models if not model.intervals and model.next_due]
     return Due(
         keys=[keys[model.model] for model in models if model.intervals],
         next_due=min(later, default=None),
     )
-
-
-def parse_time(text: str) -> datetime:
-    """A time of the protocol."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)

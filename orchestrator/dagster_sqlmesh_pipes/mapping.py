@@ -23,7 +23,6 @@ from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, SpecIndex
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
-    AuditOutcome,
     BatchFinished,
     ErrorInfo,
     EvaluationStarted,
@@ -319,7 +318,7 @@ class ResultMapper:
             if bool(ran) is audit.skipped or all(e.passed for e in ran) is not (
                 audit.passed or audit.skipped
             ):
-                seen[audit.audit] = {None: _from_outcome(outcome.model, audit)}
+                seen[audit.audit] = {None: audit.as_evaluation(outcome.model)}
 
     def _correct(self, outcome: ModelOutcome) -> Iterator[Result]:
         """What was told of a model and is not so: the run was restarted since, or an audit's event was lost."""
@@ -441,22 +440,6 @@ def _audit_result(
         severity=dg.AssetCheckSeverity.ERROR if shown.blocking else dg.AssetCheckSeverity.WARN,
         description=rows if failed else None,
         metadata=metadata,
-    )
-
-
-def _from_outcome(fqn: str, outcome: AuditOutcome) -> AuditEvaluated:
-    return AuditEvaluated(
-        model=fqn,
-        audit=outcome.audit,
-        name=outcome.audit,
-        arguments={},
-        blocking=outcome.blocking,
-        skipped=outcome.skipped,
-        passed=outcome.passed,
-        failing_rows=outcome.failing_rows,
-        query=None,
-        dialect=None,
-        interval=None,
     )
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 
 from dagster_sqlmesh_pipes.errors import PartitionsError
+from sqlmesh_pipes_protocol.codec import moment_of
 from sqlmesh_pipes_protocol.events import Interval
 from sqlmesh_pipes_protocol.manifest import Model
 
@@ -108,7 +109,7 @@ class PartitionedRun:
         """The partitions that lie within intervals that SQLMesh has done, in order; also those that were not asked for."""
         keys: list[str] = []
         for interval in intervals:
-            window = dg.TimeWindow(_time(interval.start), _time(interval.end))
+            window = dg.TimeWindow(moment_of(interval.start), moment_of(interval.end))
             keys += self.definition.get_partition_keys_in_time_window(window)
         return list(dict.fromkeys(keys))
 
@@ -138,10 +139,6 @@ _FLOORS: dict[str, Callable[[datetime], datetime]] = {
     "quarter_hour": lambda time: time - timedelta(minutes=time.minute % 15),
     "five_minute": lambda time: time - timedelta(minutes=time.minute % 5),
 }
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _spelled(time: datetime) -> str:

@@ -15,7 +15,6 @@ from dagster_sqlmesh_pipes.due import (
     Source,
     due_by_record,
     due_by_state,
-    parse_time,
     status_records,
     unfinished_runs,
 )
@@ -23,6 +22,7 @@ from dagster_sqlmesh_pipes.errors import LaunchError, PartitionsError
 from dagster_sqlmesh_pipes.resource import SQLMeshResource
 from dagster_sqlmesh_pipes.specs import MODEL_KEY, runnable
 from dagster_sqlmesh_pipes.translator import WITHOUT_TURNS
+from sqlmesh_pipes_protocol.codec import moment_of
 from sqlmesh_pipes_protocol.errors import ProtocolError
 from sqlmesh_pipes_protocol.manifest import Model
 
@@ -78,7 +78,7 @@ def build_sqlmesh_schedule(
     by_fqn = {model.fqn: model for model in runnable(manifest)}
     models = {spec.key: by_fqn[str(spec.metadata[MODEL_KEY])] for spec in specs}
     keys = {model.fqn: key for key, model in models.items()}
-    created_at = parse_time(manifest.created_at)
+    created_at = moment_of(manifest.created_at)
     crons, zone = schedule_crons(models.values(), granularity, created_at)
     if catch_up is not None:
         crons = sorted({*crons, catch_up})

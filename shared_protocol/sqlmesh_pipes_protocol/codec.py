@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import orjson
 
@@ -14,6 +14,8 @@ from sqlmesh_pipes_protocol import shapes
 from sqlmesh_pipes_protocol.errors import DecodeError
 from sqlmesh_pipes_protocol.events import Event, Timestamp, UnknownEvent
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION, check_version
+
+T = TypeVar("T")
 
 EVENT_TYPES: Mapping[str, type[Event]] = {event.kind: event for event in get_args(Event)}
 """Each kind of event and its class, derived from the union `Event`."""
@@ -45,6 +47,11 @@ def timestamp(moment: datetime) -> Timestamp:
     return Timestamp(
         moment.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
     )
+
+
+def moment_of(text: str) -> datetime:
+    """The aware datetime of a time of the protocol."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def header(kind: str, run_id: str, seq: int, at: Timestamp, v: str = PROTOCOL_VERSION) -> bytes:
@@ -139,3 +146,19 @@ def _as_unicode(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_unicode(item) for item in value]
     return value
+
+
+def read_report(declaration: type[T], text: bytes, subject: str) -> T:
+    """Read and validate a document that says its version in ``v``.
+
+    Raises:
+        DecodeError: it is no JSON, or has another shape.
+        VersionMismatchError: it is of another protocol major; it names the subject.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError("$", "a report as JSON", f"{error}: {text[:40]!r}"[:80]) from None
+    if isinstance(value, dict):
+        check_version(value.get("v"), subject=subject)
+    return shapes.read(declaration, value)

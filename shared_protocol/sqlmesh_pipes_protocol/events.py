@@ -124,6 +124,22 @@ class AuditOutcome:
     blocking: bool
     failing_rows: int | None = None
 
+    def as_evaluation(self, model: str) -> AuditEvaluated:
+        """The outcome as the event that told it and was lost: without arguments, query and interval."""
+        return AuditEvaluated(
+            model=model,
+            audit=self.audit,
+            name=self.audit,
+            arguments={},
+            blocking=self.blocking,
+            skipped=self.skipped,
+            passed=self.passed,
+            failing_rows=self.failing_rows,
+            query=None,
+            dialect=None,
+            interval=None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutcome:

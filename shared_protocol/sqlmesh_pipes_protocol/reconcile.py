@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from sqlmesh_pipes_protocol import shapes
-from sqlmesh_pipes_protocol.codec import dumps
-from sqlmesh_pipes_protocol.errors import DecodeError
+from sqlmesh_pipes_protocol.codec import dumps, read_report
 from sqlmesh_pipes_protocol.events import Interval, Timestamp
-from sqlmesh_pipes_protocol.version import check_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +54,4 @@ def read_reconcile_report(text: bytes) -> ReconcileReport:
         DecodeError: it is no JSON, or has another shape.
         VersionMismatchError: it is of another protocol major.
     """
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise DecodeError("$", "a report as JSON", f"{error}: {text[:40]!r}"[:80]) from None
-    if isinstance(value, dict):
-        check_version(value.get("v"), subject="reconcile report")
-    return shapes.read(ReconcileReport, value)
+    return read_report(ReconcileReport, text, "reconcile report")

@@ -15,7 +15,6 @@ from sqlmesh_pipes_protocol.codec import Envelope
 from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
-    AuditOutcome,
     BatchFinished,
     ErrorInfo,
     Event,
@@ -204,28 +203,12 @@ class Story:
         for audit in outcome.audits:
             if audit.audit not in model.audits:  # what it was told with has not come
                 model.audits[audit.audit] = AuditStory()
-                model.audits[audit.audit].take(_evaluation(outcome.model, audit))
+                model.audits[audit.audit].take(audit.as_evaluation(outcome.model))
         if model.status == outcome.status:
             return
         model.status, model.intervals = outcome.status, outcome.intervals
         model.error, model.reason = outcome.error, outcome.reason
         model.detail = None
-
-
-def _evaluation(model: str, outcome: AuditOutcome) -> AuditEvaluated:
-    return AuditEvaluated(
-        model=model,
-        audit=outcome.audit,
-        name=outcome.audit,
-        arguments={},
-        blocking=outcome.blocking,
-        skipped=outcome.skipped,
-        passed=outcome.passed,
-        failing_rows=outcome.failing_rows,
-        query=None,
-        dialect=None,
-        interval=None,
-    )
 
 
 def read_story(path: Path, run_id: str | None = None) -> Story:
