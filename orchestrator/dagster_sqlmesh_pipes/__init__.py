@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
-from dagster_sqlmesh_pipes.containers import DockerLauncher
 from dagster_sqlmesh_pipes.errors import (
     DuplicateAssetKeyError,
     ExternalAssetKeyError,
@@ -19,7 +18,7 @@ from dagster_sqlmesh_pipes.factories import (
     sqlmesh_assets_factory,
     sqlmesh_definitions_factory,
 )
-from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import DockerLauncher, Launcher, Runner, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.resource import SQLMeshResource, SQLMeshRunConfig
 from dagster_sqlmesh_pipes.schedules import build_sqlmesh_schedule

@@ -16,7 +16,7 @@ from jinja2 import StrictUndefined, Template
 from pydantic import BaseModel, Field
 
 from dagster_sqlmesh_pipes.due import Source
-from dagster_sqlmesh_pipes.launch import Launcher, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import Launcher, SubprocessLauncher
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.schedules import Granularity
 from dagster_sqlmesh_pipes.translator import safe_name

@@ -36,7 +36,7 @@ from dagster_sqlmesh_pipes.assets import sqlmesh_assets
 from dagster_sqlmesh_pipes.errors import PartitionsError
 from dagster_sqlmesh_pipes.factories import sqlmesh_adaptive_schedule_factory
 from dagster_sqlmesh_pipes.keys import asset_keys
-from dagster_sqlmesh_pipes.launch import Launcher
+from dagster_sqlmesh_pipes.launchers import Launcher
 from dagster_sqlmesh_pipes.mapping import Result
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.resource import SQLMeshResource

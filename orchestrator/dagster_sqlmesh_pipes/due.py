@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_sqlmesh_pipes.compat import CheckRecord, latest_checks
 from dagster_sqlmesh_pipes.crons import dagster_cron, next_tick
-from dagster_sqlmesh_pipes.launch import RunnerCall, answer
+from dagster_sqlmesh_pipes.launchers import RunnerCall, answer
 from dagster_sqlmesh_pipes.resource import SQLMeshResource
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK, WITHOUT_TURNS
 from sqlmesh_pipes_protocol.codec import moment_of

@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
 from dagster_sqlmesh_pipes.due import Source
-from dagster_sqlmesh_pipes.launch import Launcher
+from dagster_sqlmesh_pipes.launchers import Launcher
 from dagster_sqlmesh_pipes.mapping import Result
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.resource import SQLMeshResource, SQLMeshRunConfig

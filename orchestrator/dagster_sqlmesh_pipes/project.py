@@ -12,7 +12,7 @@ import dagster as dg
 
 from dagster_sqlmesh_pipes.compat import is_dev
 from dagster_sqlmesh_pipes.errors import LaunchError
-from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher, answer
+from dagster_sqlmesh_pipes.launchers import Launcher, RunnerCall, SubprocessLauncher, answer
 from sqlmesh_pipes_protocol.errors import ManifestError, ProtocolError
 from sqlmesh_pipes_protocol.manifest import (
     DEFAULT_MANIFEST_NAME,

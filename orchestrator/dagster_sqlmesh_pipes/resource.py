@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dagster_sqlmesh_pipes.compat import RESUME_RETRY_TAG, read_by_other_steps
-from dagster_sqlmesh_pipes.launch import Launcher, RunnerCall, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.project import SQLMeshProject

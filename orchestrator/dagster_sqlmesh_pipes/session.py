@@ -20,7 +20,7 @@ import dagster as dg
 
 from dagster_sqlmesh_pipes.compat import record, record_missing
 from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
-from dagster_sqlmesh_pipes.launch import Launcher, Runner, RunnerCall
+from dagster_sqlmesh_pipes.launchers import Launcher, Runner, RunnerCall
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.pipes import (
     Closed,

@@ -9,8 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_sqlmesh_pipes import DockerLauncher, LaunchError, RunnerCall
-from dagster_sqlmesh_pipes.launch import Runner
+from dagster_sqlmesh_pipes import DockerLauncher, LaunchError, Runner, RunnerCall
 from support.engine import DockerEngine
 from support.waiting import wait_for
 from support.warehouse import Warehouse

@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_sqlmesh_pipes.errors import LaunchError
-from dagster_sqlmesh_pipes.launch import LAST_WORDS_LINES, Launcher, Runner, RunnerCall, forward
+from dagster_sqlmesh_pipes.launchers.launcher import LAST_WORDS_LINES, Launcher, Runner, RunnerCall, forward
 
 if TYPE_CHECKING:
     from docker import DockerClient
