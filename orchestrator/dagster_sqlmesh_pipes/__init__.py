@@ -18,7 +18,14 @@ from dagster_sqlmesh_pipes.factories import (
     sqlmesh_assets_factory,
     sqlmesh_definitions_factory,
 )
-from dagster_sqlmesh_pipes.launchers import DockerLauncher, Launcher, Runner, RunnerCall, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import (
+    DockerLauncher,
+    Launcher,
+    Runner,
+    RunnerCall,
+    SubprocessLauncher,
+    Verdict,
+)
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.resource import SQLMeshResource, SQLMeshRunConfig
 from dagster_sqlmesh_pipes.schedules import build_sqlmesh_schedule
@@ -50,6 +57,7 @@ __all__ = [
     "SubprocessLauncher",
     "TagConventionWarning",
     "TranslationError",
+    "Verdict",
     "build_sqlmesh_asset_selection",
     "build_sqlmesh_schedule",
     "sqlmesh_adaptive_schedule_factory",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ from dagster._core.definitions.assets.definition.asset_spec import (
     SYSTEM_METADATA_KEY_AUTO_CREATED_STUB_ASSET,
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.events import EngineEventData
+from dagster._core.storage.tags import ASSET_RESUME_RETRY_TAG, RESUME_RETRY_TAG
 from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
@@ -28,9 +30,6 @@ UNFINISHED = (
     dg.DagsterRunStatus.CANCELING,
 )
 """Statuses of runs that are not over."""
-
-RESUME_RETRY_TAG = "dagster/is_resume_retry"
-"""On runs that re-execute from a failure (`dagster._core.storage.tags`)."""
 
 Recordable = dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.AssetMaterialization
 
@@ -140,6 +139,115 @@ def _time(text: str | None) -> datetime | None:
     return moment_of(text) if text else None
 
 
+def parent_runs(context: dg.AssetExecutionContext) -> list[str]:
+    """Ids of the runs that this one goes on with, latest first: Dagster re-executes them from a failure."""
+    ids: list[str] = []
+    run: dg.DagsterRun | None = context.run
+    while (
+        run is not None
+        and run.parent_run_id
+        and run.parent_run_id not in ids
+        and "true" in (run.tags.get(RESUME_RETRY_TAG), run.tags.get(ASSET_RESUME_RETRY_TAG))
+    ):
+        ids.append(run.parent_run_id)
+        run = context.instance.get_run_by_id(run.parent_run_id)
+    return ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handle:
+    """What the event log knows of a runner that a step started, so that another attempt at the step finds it.
+
+    Attributes:
+        name: of the container or pod.
+        run_id: that its events carry.
+        is_over: it was seen to its end.
+    """
+
+    name: str
+    run_id: str
+    is_over: bool = False
+
+
+_HANDLE_KEY = "sqlmesh_runner"
+
+
+def record_handle(context: dg.AssetExecutionContext, handle: Handle, message: str) -> None:
+    """Write a handle down, and what became of its runner: an event of the step, and no result."""
+    context.instance.report_engine_event(
+        message,
+        dagster_run=context.run,
+        engine_event_data=EngineEventData(metadata={_HANDLE_KEY: dg.MetadataValue.json(asdict(handle))}),
+        step_key=context.get_step_execution_context().step.key,
+    )
+
+
+def labels(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """What Dagster's own containers and pods are labelled with: run, job, op, code location."""
+    run = context.run
+    found = {
+        "dagster/run-id": run.run_id,
+        "dagster/job": run.job_name,
+        "dagster/op": context.get_step_execution_context().step.key,
+    }
+    if run.remote_job_origin is not None:
+        location = run.remote_job_origin.repository_origin.code_location_origin.location_name
+        found["dagster/code-location"] = location
+    return found
+
+
+Recorded = set[tuple[dg.AssetKey, str | None] | dg.AssetCheckKey]
+"""What the event log has: materializations by asset key and partition, evaluations of checks."""
+
+
+def unfinished_runner(context: dg.AssetExecutionContext) -> tuple[Handle, Recorded] | None:
+    """The runner that an earlier attempt at the step left before its end, and what the event log has had from it.
+
+    An attempt is one of this run, or of those that it goes on with.
+    """
+    step_key = context.get_step_execution_context().step.key
+    recorded: Recorded = set()
+    for run_id in (context.run_id, *parent_runs(context)):
+        records = context.instance.get_records_for_run(
+            run_id, of_type={dg.DagsterEventType.ENGINE_EVENT, *_RECORDED}
+        ).records
+        for record in reversed(records):
+            event = record.event_log_entry.dagster_event
+            if event is None or event.step_key != step_key:
+                continue
+            if event.event_type != dg.DagsterEventType.ENGINE_EVENT:
+                recorded.update(_written(event))
+                continue
+            value = event.engine_event_data.metadata.get(_HANDLE_KEY)
+            if isinstance(value, dg.JsonMetadataValue) and isinstance(value.data, Mapping):
+                handle = Handle(**value.data)
+                return None if handle.is_over else (handle, recorded)
+    return None
+
+
+def _written(event: dg.DagsterEvent) -> Recorded:
+    if event.event_type != dg.DagsterEventType.ASSET_MATERIALIZATION:
+        return {event.asset_check_evaluation_data.asset_check_key}
+    return {(event.asset_key, event.partition)} if event.asset_key is not None else set()
+
+
+def unrecorded(
+    context: dg.AssetExecutionContext, result: Recordable, recorded: Recorded
+) -> Recordable | None:
+    """What is news in a result; for a materialization that is not, an output that records nothing of the asset."""
+    if isinstance(result, dg.AssetCheckResult):
+        evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
+        return None if evaluation.asset_check_key in recorded else result
+    if isinstance(result, dg.AssetMaterialization):
+        return None if (result.asset_key, result.partition) in recorded else result
+    if result.asset_key is None or (result.asset_key, None) not in recorded:
+        return result
+    checks = [
+        check for check in result.check_results or () if unrecorded(context, check, recorded) is not None
+    ]
+    return dg.MaterializeResult(asset_key=result.asset_key, metadata=NO_EVENT, check_results=checks)
+
+
 def record_missing(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:
     """Write results to the event log of a step that takes no more of them, but for those that it already has.
 
@@ -147,17 +255,11 @@ def record_missing(context: dg.AssetExecutionContext, results: Iterable[Recordab
     that it was just given may be recorded in part.
     """
     step = context.get_step_execution_context()
-    events = [
-        record.event_log_entry.dagster_event
-        for record in context.instance.get_records_for_run(context.run_id, of_type=_RECORDED).records
-    ]
-    recorded = {
-        (event.asset_key, event.partition)
-        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION
-        else event.asset_check_evaluation_data.asset_check_key
-        for event in events
-        if event is not None and event.step_key == step.step.key
-    }
+    recorded: Recorded = set()
+    for entry in context.instance.get_records_for_run(context.run_id, of_type=_RECORDED).records:
+        event = entry.event_log_entry.dagster_event
+        if event is not None and event.step_key == step.step.key:
+            recorded |= _written(event)
     _write(step, results, recorded)
 
 
@@ -166,7 +268,7 @@ def record(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> 
     _write(context.get_step_execution_context(), results, recorded=set())
 
 
-def _write(step: Any, results: Iterable[Recordable], recorded: set[Any]) -> None:
+def _write(step: Any, results: Iterable[Recordable], recorded: Recorded) -> None:
     for result in results:
         checks: Iterable[dg.AssetCheckResult] = ()
         if isinstance(result, dg.AssetCheckResult):
@@ -186,7 +288,7 @@ def _write(step: Any, results: Iterable[Recordable], recorded: set[Any]) -> None
                 dg.DagsterEvent.asset_check_evaluation(step, evaluation)
 
 
-def _materialized(step: Any, materialization: dg.AssetMaterialization, recorded: set[Any]) -> None:
+def _materialized(step: Any, materialization: dg.AssetMaterialization, recorded: Recorded) -> None:
     if (materialization.asset_key, materialization.partition) not in recorded:
         dg.DagsterEvent.asset_materialization(step, materialization)
 

@@ -16,8 +16,16 @@ from typing import Any, cast
 
 import dagster as dg
 import orjson
-from dagster_pipes import PipesContextData, PipesMessage, PipesParams
+from dagster_pipes import (
+    PipesContextData,
+    PipesDefaultContextLoader,
+    PipesMessage,
+    PipesParams,
+    encode_param,
+)
 
+from dagster_sqlmesh_pipes.errors import LaunchError
+from sqlmesh_pipes_protocol import variables
 from sqlmesh_pipes_protocol.framing import LineSplitter
 from sqlmesh_pipes_protocol.request import RunRequest
 
@@ -43,6 +51,13 @@ class Closed:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """What a launcher says that is worth a line in Dagster's log: what a runner waits for."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class EndOfOutput:
     """The runner writes no more.
 
@@ -53,7 +68,7 @@ class EndOfOutput:
     error: BaseException | None
 
 
-Item = Payload | Closed | EndOfOutput
+Item = Payload | Closed | Notice | EndOfOutput
 
 
 class RunnerMessageHandler(dg.PipesMessageHandler):
@@ -120,6 +135,32 @@ class RunnerOutputReader(dg.PipesMessageReader):
             # Escaped where the log's encoding cannot hold it: a foreign line must not end the reading.
             encoding = sys.stdout.encoding or "utf-8"
             print(line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding))
+
+
+class EnvContextInjector(dg.PipesContextInjector):
+    """Puts the context into environment variables, as many as it takes: Linux allows 128 KiB for one.
+
+    Attributes:
+        env: the variables besides Dagster's own, once the context is injected; mostly none.
+    """
+
+    def __init__(self) -> None:
+        self.env: dict[str, str] = {}
+
+    @contextmanager
+    def inject_context(self, context: PipesContextData) -> Iterator[PipesParams]:
+        """Raises `LaunchError` where the selection is larger than what a pod can hold."""
+        try:
+            params, self.env = variables.split(encode_param(context))
+        except ValueError as error:
+            raise LaunchError(
+                f"The names of the selected models are too much for a runner's environment ({error}): select fewer at once, or "
+                "all of them, which names none."
+            ) from error
+        yield params or {PipesDefaultContextLoader.DIRECT_KEY: context}
+
+    def no_messages_debug_text(self) -> str:
+        return "Attempted to inject the context through environment variables."
 
 
 def parse_message(line: bytes) -> PipesMessage | None:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from dagster_sqlmesh_pipes.compat import RESUME_RETRY_TAG, read_by_other_steps
+from dagster_sqlmesh_pipes.compat import parent_runs, read_by_other_steps
 from dagster_sqlmesh_pipes.launchers import Launcher, RunnerCall, SubprocessLauncher
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
@@ -126,6 +126,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         config: SQLMeshRunConfig | None = None,
         include_upstream: bool = False,
         message_reader: dg.PipesMessageReader | None = None,
+        context_injector: dg.PipesContextInjector | None = None,
     ) -> Iterator[Result]:
         """Run the assets that Dagster selected, and yield their results while SQLMesh runs.
 
@@ -135,6 +136,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             include_upstream: run what the selected models read as well. Dagster takes no results for assets that it did not
                 select: those go to its event log directly.
             message_reader: a Pipes message reader to take the place of the default one.
+            context_injector: a Pipes context injector to take the place of the launcher's.
 
         Yields:
             A `dagster.MaterializeResult` with check results for each model that ran, check results alone for one that was
@@ -185,6 +187,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 awaited=read_by_other_steps(context, MODEL_KEY),
             ),
             message_reader,
+            context_injector,
         )
         self._sessions.append(session)
         yield from session.results()
@@ -229,11 +232,7 @@ def _materialized_by_earlier_attempts(context: dg.AssetExecutionContext) -> set[
     That is what this run has materialized, on a retry of the step, and what the runs before it have, where Dagster
     re-executes from a failure.
     """
-    runs = [context.run_id] if context.retry_number else []
-    run: dg.DagsterRun | None = context.run
-    while run is not None and run.tags.get(RESUME_RETRY_TAG) == "true" and run.parent_run_id:
-        runs.append(run.parent_run_id)
-        run = context.instance.get_run_by_id(run.parent_run_id)
+    runs = [*([context.run_id] if context.retry_number else []), *parent_runs(context)]
     return {
         event.asset_key
         for run_id in runs

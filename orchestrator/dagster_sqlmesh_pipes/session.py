@@ -13,19 +13,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import dagster as dg
+from dagster_pipes import PipesContextData, PipesParams
 
-from dagster_sqlmesh_pipes.compat import record, record_missing
+from dagster_sqlmesh_pipes.compat import (
+    Handle,
+    Recorded,
+    labels,
+    record,
+    record_handle,
+    record_missing,
+    unfinished_runner,
+    unrecorded,
+)
 from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
 from dagster_sqlmesh_pipes.launchers import Launcher, Runner, RunnerCall
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.pipes import (
     Closed,
     EndOfOutput,
+    EnvContextInjector,
     Item,
+    Notice,
     Payload,
     RunnerMessageHandler,
     RunnerOutputReader,
@@ -60,6 +73,7 @@ class Session:
         request: what to ask of the runner.
         mapper: makes results of events.
         message_reader: takes the place of the default one, which reads the runner's standard output.
+        context_injector: takes the place of the launcher's.
     """
 
     def __init__(
@@ -70,6 +84,7 @@ class Session:
         request: RunRequest,
         mapper: ResultMapper,
         message_reader: dg.PipesMessageReader | None = None,
+        context_injector: dg.PipesContextInjector | None = None,
     ) -> None:
         self._context = context
         self._selected = context.selected_asset_keys
@@ -78,10 +93,16 @@ class Session:
         self._request = request
         self._mapper = mapper
         self._reader = message_reader or RunnerOutputReader()
+        self._injector = context_injector or launcher.context_injector()
         self._events = EventStream(request.run_id)
         self._handler = RunnerMessageHandler(context, self._reader)
         self._resources = contextlib.ExitStack()
         self._runner: Runner | None = None
+        self._handle = Handle(
+            name=f"sqlmesh-{context.run_id[:8]}-{request.run_id[-12:]}", run_id=request.run_id
+        )
+        self._recorded: Recorded = set()
+        """What the event log has had from the runner by way of an earlier attempt."""
         self._pending: deque[Result] = deque()
         """Results that Dagster may not have: the first one is being recorded."""
         self._interrupt: BaseException | None = None
@@ -129,33 +150,74 @@ class Session:
                 self._end(self._runner)
             if self._pending:
                 record_missing(self._context, self._pending)
+            if self._runner is not None and self._launcher.outlives_dagster and _has_ended(self._runner):
+                over = replace(self._handle, is_over=True)
+                record_handle(self._context, over, f"The runner, {self._runner.describe()}, is over.")
         finally:
             if self._runner is not None:
                 self._runner.kill()
+                finished = self._events.finished
+                self._runner.close(
+                    succeeded=finished is not None and finished.status in ("success", "nothing_to_do")
+                )
             self._resources.close()
 
     def _start(self) -> Runner:
-        injector = self._launcher.context_injector()
         data = context_data(self._context, self._request)
         session = dg.PipesSession(
             context_data=data,
             message_handler=self._handler,
-            context_injector_params=self._resources.enter_context(injector.inject_context(data)),
+            context_injector_params=self._inject(data),
             message_reader_params=self._resources.enter_context(self._handler.handle_messages()),
             context=self._context,
         )
-        call = RunnerCall(
-            arguments=self._call.arguments,
-            env=session.get_bootstrap_env_vars(),
-            project_dir=self._call.project_dir,
+        more = self._injector.env if isinstance(self._injector, EnvContextInjector) else {}
+        call = replace(
+            self._call,
+            env={**session.get_bootstrap_env_vars(), **more},
+            name=self._handle.name,
+            labels=labels(self._context),
+            pipes=session,
+            tell=lambda sentence: self._handler.items.put(Notice(sentence)),
         )
         try:
             with uninterrupted():  # no runner without somebody who knows of it
-                self._runner = runner = self._launcher.launch(call)
+                self._runner = runner = self._found(call) or self._launched(call)
         except LaunchError as error:
             raise dg.Failure(str(error), allow_retries=error.transient) from error
         threading.Thread(target=self._pump, args=(runner,), name="runner-output", daemon=True).start()
         return runner
+
+    def _inject(self, data: PipesContextData) -> PipesParams:
+        try:
+            return self._resources.enter_context(self._injector.inject_context(data))
+        except LaunchError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def _found(self, call: RunnerCall) -> Runner | None:
+        """The runner of an earlier attempt whose process died: it went on without, and is read from where it began."""
+        if not self._launcher.outlives_dagster:
+            return None
+        unfinished = unfinished_runner(self._context)
+        if unfinished is None:
+            return None
+        handle, recorded = unfinished
+        runner = self._launcher.find(replace(call, name=handle.name))
+        if runner is None:
+            return None
+        self._handle, self._recorded = handle, recorded
+        self._events = EventStream(handle.run_id)
+        record_handle(
+            self._context,
+            handle,
+            f"Found the runner of an earlier attempt: {runner.describe()}. Its results follow.",
+        )
+        return runner
+
+    def _launched(self, call: RunnerCall) -> Runner:
+        if self._launcher.outlives_dagster:  # written down before it is there, or it might not be found
+            record_handle(self._context, self._handle, f"Starts a runner: {self._handle.name}.")
+        return self._launcher.launch(call)
 
     def _step(self, runner: Runner) -> bool:
         """Take in what the runner reports next; False when it is silent and gone.
@@ -166,7 +228,7 @@ class Session:
             return False
         try:
             with uninterrupted(), contextlib.suppress(queue.Empty):
-                self._pending.extend(self._handle(self._handler.items.get(timeout=_POLL_SECONDS)))
+                self._pending.extend(self._results(self._handler.items.get(timeout=_POLL_SECONDS)))
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
             if self._interrupt is not None:
                 runner.kill()
@@ -198,13 +260,15 @@ class Session:
         runner.kill()
         self._resources.close()
         while not self._handler.items.empty():
-            self._pending.extend(self._handle(self._handler.items.get()))
+            self._pending.extend(self._results(self._handler.items.get()))
 
     def _deliver(self) -> Iterator[Result]:
         """Yield what is pending. A result stays until control is back: then Dagster has recorded it."""
         while self._pending:
-            result = self._pending[0]
-            if isinstance(result, dg.AssetMaterialization):
+            result = unrecorded(self._context, self._pending[0], self._recorded)
+            if result is None:
+                pass
+            elif isinstance(result, dg.AssetMaterialization):
                 record(self._context, [result])
             elif result.asset_key in self._selected:
                 yield result
@@ -223,7 +287,7 @@ class Session:
             error = caught
         self._handler.items.put(EndOfOutput(error))
 
-    def _handle(self, item: Item) -> Iterator[Result]:
+    def _results(self, item: Item) -> Iterator[Result]:
         match item:
             case Payload(value):
                 envelope = self._receive(value)
@@ -232,6 +296,8 @@ class Session:
                     yield from self._mapper.results(envelope.event)
             case Closed(error):
                 self._closed_with = error
+            case Notice(sentence):
+                self._context.log.info(sentence)
             case EndOfOutput(error):
                 self._output_ended = True
                 if error is not None:
@@ -332,19 +398,30 @@ class Session:
 
     def _death(self, runner: Runner) -> dg.Failure:
         code = runner.exit_code()
+        verdict = runner.verdict()
+        if verdict is not None and not verdict.started:
+            return dg.Failure(
+                f"The runner ({runner.describe()}) did not start. {verdict.cause}",
+                allow_retries=verdict.transient,
+            )
         how = f"exited with status {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"
         began = "in mid-run" if self._events.received else "before it reported anything"
         parts = [f"The runner ({runner.describe()}) {how} {began}: what it had not reported is unknown."]
-        verdict = runner.verdict()
-        if verdict:
-            parts.append(verdict)
+        if verdict is not None:
+            parts.append(verdict.cause)
         if self._closed_with:
             parts.append(f"It closed with {self._closed_with}.")
         last_words = runner.last_words()
         if last_words:
             parts.append(f"It last wrote:\n{last_words}")
         # A process that is killed may fare better next time; one that exits by itself says the same again.
-        return dg.Failure(" ".join(parts), allow_retries=code is not None and code < 0)
+        transient = verdict.transient if verdict is not None else code is not None and code < 0
+        return dg.Failure(" ".join(parts), allow_retries=transient)
+
+
+def _has_ended(runner: Runner) -> bool:
+    verdict = runner.verdict()
+    return verdict.ended if verdict is not None else runner.exit_code() is not None
 
 
 @contextlib.contextmanager

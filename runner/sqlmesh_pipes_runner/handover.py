@@ -1,15 +1,24 @@
-"""What Dagster hands over to a runner that it starts: read, and not acted upon."""
+"""What Dagster hands over to a runner that it starts."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dagster_pipes import DagsterPipesError, PipesDefaultContextLoader, decode_param
+from dagster_pipes import (
+    DagsterPipesError,
+    PipesContextData,
+    PipesContextLoader,
+    PipesDefaultContextLoader,
+    PipesParams,
+    decode_param,
+)
 
+from sqlmesh_pipes_protocol import variables
 from sqlmesh_pipes_protocol.errors import ProtocolError
 from sqlmesh_pipes_protocol.request import RunRequest
 from sqlmesh_pipes_runner.checks import NotOkError
@@ -18,11 +27,23 @@ from sqlmesh_pipes_runner.errors import EXIT_USAGE
 CONTEXT, MESSAGES = "DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES"
 
 
+class ContextLoader(PipesContextLoader):
+    """Loads the context as Dagster's stock injectors leave it, or from the variables that this project's does."""
+
+    @contextmanager
+    def load_context(self, params: PipesParams) -> Iterator[PipesContextData]:
+        encoded = variables.join(params, os.environ)
+        if encoded is not None:
+            params = {PipesDefaultContextLoader.DIRECT_KEY: decode_param(encoded)}
+        with PipesDefaultContextLoader().load_context(params) as context:
+            yield context
+
+
 def request_in(variable: str) -> RunRequest:
     """The orchestrator's request in a Pipes context."""
     foreign = "Start the runner by this project's launchers, or unset the variables to run it alone."
     try:
-        with PipesDefaultContextLoader().load_context(decode_param(variable)) as context:
+        with ContextLoader().load_context(decode_param(variable)) as context:
             extras: Any = context["extras"]
         if not isinstance(extras, Mapping):
             raise TypeError(f"its extras are {type(extras).__name__}")

@@ -53,6 +53,7 @@ def test_the_public_names_are_these():
         "SubprocessLauncher",
         "TagConventionWarning",
         "TranslationError",
+        "Verdict",
         "build_sqlmesh_asset_selection",
         "build_sqlmesh_schedule",
         "sqlmesh_adaptive_schedule_factory",

@@ -1,7 +1,7 @@
 """Where runners run: on this host, in a container, in a pod."""
 
 from dagster_sqlmesh_pipes.launchers.containers import DockerLauncher
-from dagster_sqlmesh_pipes.launchers.launcher import Launcher, Runner, RunnerCall, answer
+from dagster_sqlmesh_pipes.launchers.launcher import Launcher, Runner, RunnerCall, Verdict, answer
 from dagster_sqlmesh_pipes.launchers.processes import SubprocessLauncher
 
-__all__ = ["DockerLauncher", "Launcher", "Runner", "RunnerCall", "SubprocessLauncher", "answer"]
+__all__ = ["DockerLauncher", "Launcher", "Runner", "RunnerCall", "SubprocessLauncher", "Verdict", "answer"]

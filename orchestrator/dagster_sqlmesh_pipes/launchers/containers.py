@@ -9,13 +9,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_sqlmesh_pipes.errors import LaunchError
-from dagster_sqlmesh_pipes.launchers.launcher import LAST_WORDS_LINES, Launcher, Runner, RunnerCall, forward
+from dagster_sqlmesh_pipes.launchers.launcher import (
+    LAST_WORDS_LINES,
+    Launcher,
+    Runner,
+    RunnerCall,
+    Verdict,
+    forward,
+)
+from dagster_sqlmesh_pipes.pipes import EnvContextInjector
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -37,6 +45,8 @@ class DockerLauncher(Launcher):
     container sees it: ``SQLMeshResource(project, project_dirs=["/project"], launcher=DockerLauncher(image="warehouse:2026-11"))``.
     Needs the ``docker`` package: ``dagster-sqlmesh-pipes[docker]``.
     """
+
+    outlives_dagster: ClassVar[bool] = True
 
     image: str = Field(description="The image, with a tag or a digest.")
     command: list[str] = Field(
@@ -76,10 +86,24 @@ class DockerLauncher(Launcher):
         except BaseException:
             client.close()
             raise
-        return _ContainerRunner(client, container, self.image)
+        return _ContainerRunner(client, container, self.image, start=True)
+
+    def find(self, call: RunnerCall) -> Runner | None:
+        from docker.errors import NotFound
+
+        client = self._client()
+        try:
+            container = client.containers.get(call.name)
+        except NotFound:
+            client.close()
+            return None
+        except Exception as error:
+            client.close()
+            raise _launch_error("The Docker engine does not say which containers it has", error) from error
+        return _ContainerRunner(client, container, self.image, start=False)
 
     def context_injector(self) -> dg.PipesContextInjector:
-        return dg.PipesEnvContextInjector()
+        return EnvContextInjector()
 
     def _client(self) -> "DockerClient":
         try:
@@ -101,6 +125,7 @@ class DockerLauncher(Launcher):
         from docker.errors import ImageNotFound
 
         settings: dict[str, Any] = {
+            "name": call.name,
             "command": [*self.command, *call.arguments],
             "environment": {**self.env, **call.env},
             "volumes": self.volumes,
@@ -109,7 +134,7 @@ class DockerLauncher(Launcher):
             "working_dir": self.working_dir,
             "mem_limit": self.memory,
             "nano_cpus": round(self.cpus * 1e9) if self.cpus is not None else None,
-            "labels": {_LABEL: "runner", **self.labels},
+            "labels": {_LABEL: "runner", **call.labels, **self.labels},
             **self.container_kwargs,
         }
         settings = {name: value for name, value in settings.items() if value is not None}
@@ -135,21 +160,22 @@ class DockerLauncher(Launcher):
 class _ContainerRunner(Runner):
     """A container, attached to before it is started, so that nothing that it writes is missed."""
 
-    def __init__(self, client: "DockerClient", container: "Container", image: str) -> None:
+    def __init__(self, client: "DockerClient", container: "Container", image: str, *, start: bool) -> None:
         self._client = client
         self._container = container
         self._image = image
         self._last_words: deque[bytes] = deque(maxlen=LAST_WORDS_LINES)
         self._torn = b""
         self._exit_code: int | None = None
-        self._verdict: str | None = None
+        self._verdict: Verdict | None = None
         self._removing = threading.Lock()
         self._removed = False
         try:
             self._stream = self._attach()
-            container.start()
+            if start:
+                container.start()
         except Exception as error:
-            self._remove()
+            self.close(succeeded=False)
             raise _launch_error(f"The container of {image} cannot be started", error) from error
         self._waiter = threading.Thread(target=self._wait, name="runner-container", daemon=True)
         self._waiter.start()
@@ -182,7 +208,18 @@ class _ContainerRunner(Runner):
     def kill(self) -> None:
         self._signal("SIGKILL")
         self._waiter.join(timeout=_ASK_SECONDS)
-        self._remove()
+
+    def close(self, *, succeeded: bool) -> None:
+        """Leave no container behind, whatever state it is in."""
+        from docker.errors import APIError
+
+        with self._removing:
+            if self._removed:
+                return
+            self._removed = True
+            with contextlib.suppress(APIError, OSError):
+                self._container.remove(force=True, v=True)
+            self._client.close()
 
     def describe(self) -> str:
         return f"container {self._container.short_id} of {self._image}"
@@ -190,7 +227,7 @@ class _ContainerRunner(Runner):
     def last_words(self) -> str:
         return b"".join([*self._last_words, self._torn]).decode("utf-8", "replace").strip()
 
-    def verdict(self) -> str | None:
+    def verdict(self) -> Verdict | None:
         return self._verdict
 
     def _attach(self) -> Any:
@@ -214,22 +251,23 @@ class _ContainerRunner(Runner):
                 state = self._container.attrs["State"]
             except NotFound:
                 if not self._removed:
-                    self._verdict = "Somebody removed the container."
+                    self._verdict = Verdict(cause="Somebody removed the container.")
                 self._exit_code = -signal.SIGKILL
                 return
             except Exception as error:  # noqa: BLE001 - of requests, urllib3 or the engine; told if it stays
                 failures += 1
                 if failures > _ASK_SECONDS:
-                    self._verdict = f"The Docker engine cannot be reached: {error}."
+                    self._verdict = Verdict(
+                        cause=f"The Docker engine cannot be reached: {error}.", ended=False
+                    )
                     self._exit_code = -signal.SIGKILL
                     return
                 time.sleep(1)
                 continue
             if state.get("OOMKilled"):
                 limit = self._container.attrs["HostConfig"].get("Memory")
-                self._verdict = "It ran out of memory" + (
-                    f": its limit is {limit / 2**20:,.0f} MiB." if limit else "."
-                )
+                least = f": its limit is {limit / 2**20:,.0f} MiB." if limit else "."
+                self._verdict = Verdict(cause=f"It ran out of memory{least}")
             # As a process on this host would be told: a signal is a negative status.
             self._exit_code = {137: -signal.SIGKILL, 143: -signal.SIGTERM}.get(status, status)
             return
@@ -241,18 +279,6 @@ class _ContainerRunner(Runner):
             APIError, OSError
         ):  # it has ended, or the engine is away: then there is nothing to signal
             self._container.kill(signal=name)
-
-    def _remove(self) -> None:
-        """Leave no container behind, whatever state it is in. Does nothing the second time."""
-        from docker.errors import APIError
-
-        with self._removing:
-            if self._removed:
-                return
-            self._removed = True
-            with contextlib.suppress(APIError, OSError):
-                self._container.remove(force=True, v=True)
-            self._client.close()
 
 
 def _told(ask: Callable[[], T], why: str) -> T:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -27,11 +27,36 @@ class RunnerCall:
         arguments: of ``sqlmesh-runner``.
         env: variables that Dagster Pipes needs in the runner's environment.
         project_dir: where the SQLMesh project is, for a launcher that runs on this host.
+        name: what a container or pod is to be called; one of its own for each call. None leaves it to the launcher.
+        labels: what a container or pod is to be found by: ``dagster/run-id`` and friends.
+        pipes: the session that the runner reports to, for a launcher that hands it on; None for calls that ask something.
+        tell: says a sentence that is worth a line in Dagster's log: what a runner waits for. May be called from any thread.
     """
 
     arguments: Sequence[str]
     env: Mapping[str, str]
     project_dir: Path
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pipes: dg.PipesSession | None = None
+    tell: Callable[[str], None] = lambda sentence: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a runner's surroundings say of its end: out of memory, evicted, its image not to be had.
+
+    Attributes:
+        cause: in sentences.
+        transient: whether trying again can help.
+        started: whether the runner began at all.
+        ended: whether its end is known; where it is not, another attempt looks for it.
+    """
+
+    cause: str
+    transient: bool = True
+    started: bool = True
+    ended: bool = True
 
 
 class Runner(ABC):
@@ -51,7 +76,14 @@ class Runner(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """End it at once, with whatever it started. Does nothing if nothing is left."""
+        """End it at once, with whatever it started. Does nothing if nothing runs."""
+
+    @abstractmethod
+    def close(self, *, succeeded: bool) -> None:
+        """Everything is known of it: remove what is left of it, or what is not to be kept after such an end.
+
+        Nothing runs any more. May be called again.
+        """
 
     @abstractmethod
     def describe(self) -> str:
@@ -61,13 +93,16 @@ class Runner(ABC):
     def last_words(self) -> str:
         """The end of what it wrote to standard error, for the case that it says nothing else."""
 
-    def verdict(self) -> str | None:
-        """What its surroundings say of its end, in a sentence: out of memory, removed by hand. None where they say nothing."""
+    def verdict(self) -> Verdict | None:
+        """What its surroundings say of its end. None where they say nothing."""
         return None
 
 
 class Launcher(dg.ConfigurableResource[Any], ABC):
     """How runners are started. Subclass it to start them elsewhere."""
+
+    outlives_dagster: ClassVar[bool] = False
+    """Whether its runners go on when the process that started them dies. They are then found again by their names."""
 
     grace_period_seconds: float = Field(
         default=30.0, gt=0, description="How long a runner may take to end itself before it is killed."
@@ -80,6 +115,19 @@ class Launcher(dg.ConfigurableResource[Any], ABC):
         Raises:
             LaunchError: it cannot be started; the message says what to do.
         """
+
+    def find(self, call: RunnerCall) -> Runner | None:
+        """The runner of the call's name, which an earlier attempt started and did not see to its end.
+
+        What it has written is read again from the beginning, or from where its log still begins.
+
+        Returns:
+            None where there is no such runner any more.
+
+        Raises:
+            LaunchError: where runners are cannot be reached.
+        """
+        return None
 
     @abstractmethod
     def context_injector(self) -> dg.PipesContextInjector:
@@ -110,6 +158,7 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
     finally:
         timer.cancel()
         runner.kill()
+        runner.close(succeeded=False)
     if overdue.is_set():
         raise LaunchError(
             f"`sqlmesh-runner {call.arguments[0]}` took longer than {timeout_seconds:g} s and was ended.",

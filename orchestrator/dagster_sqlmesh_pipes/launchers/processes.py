@@ -114,6 +114,9 @@ class _SubprocessRunner(Runner):
             self._process.wait(timeout=10)
         self._forwarder.join(timeout=2)
 
+    def close(self, *, succeeded: bool) -> None:
+        """Nothing is left of a process that was ended."""
+
     def describe(self) -> str:
         return f"process {self._process.pid}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sqlmesh_pipes_protocol import ProtocolError, RunRequest
+from sqlmesh_pipes_protocol import ProtocolError, RunRequest, variables
 from sqlmesh_pipes_runner.cli import options
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, UsageError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
@@ -203,13 +203,16 @@ def _progress(verbosity: Verbosity, *, at_terminal: bool) -> Progress:
 def _open_pipes() -> PipesContext:
     from dagster_pipes import open_dagster_pipes
 
+    from sqlmesh_pipes_runner.handover import ContextLoader
     from sqlmesh_pipes_runner.writer import LineMessageWriter
 
     try:
-        return open_dagster_pipes(message_writer=LineMessageWriter())
+        return open_dagster_pipes(context_loader=ContextLoader(), message_writer=LineMessageWriter())
     finally:
         for name in _PIPES_VARIABLES:  # not for the processes that a model starts
             os.environ.pop(name, None)
+        for name in [name for name in os.environ if name.startswith(variables.PREFIX)]:
+            del os.environ[name]
 
 
 def _pipes_sink(pipes: PipesContext) -> Sink:
