@@ -1,30 +1,40 @@
-# The runner's image: SQLMesh and `sqlmesh-runner`, no Dagster, no compiler, not root.
+# The runner's image: SQLMesh and `sqlmesh-runner`; no Dagster, no compiler, not root. From a checkout of this project:
 #
-#   pip wheel --no-deps --wheel-dir dist .
-#   docker build --file docker/runner.Dockerfile --build-arg ENGINES=postgres --tag sqlmesh-runner:0.1.0 .
+#   docker build --file docker/runner.Dockerfile --build-arg PACKAGES=psycopg2-binary --tag sqlmesh-runner:0.1.0 .
 #
 # The SQLMesh project is mounted at /project, or copied in by an image that begins with this one:
 #
 #   FROM sqlmesh-runner:0.1.0
 #   COPY warehouse /project
 #
+# Whether an image, its project and its connections are in order says `sqlmesh-runner doctor`, run in it. There is no HEALTHCHECK:
+# a container of this image is one run, and ends.
+#
 # Build arguments:
 #   BASE_IMAGE       has python3 with venv
 #   SQLMESH_VERSION  an exact version; by default the newest that the package allows
-#   ENGINES          SQLMesh's extras for drivers, with commas: postgres,snowflake
-#   PIP_ARGS         such as --index-url, or --no-index --find-links=/dist for wheels that lie in dist/
+#   ENGINES          SQLMesh's extras for drivers, with commas: bigquery,snowflake
+#   PACKAGES         other packages, with spaces. PostgreSQL's driver belongs here, as psycopg2-binary: the extra `postgres` asks for
+#                    one that is compiled, and there is no compiler
+#   PIP_ARGS         such as --index-url; or --no-index --find-links=/wheels, for wheels that lie in docker/wheels
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ARG SQLMESH_VERSION=""
 ARG ENGINES=""
+ARG PACKAGES=""
 ARG PIP_ARGS=""
-COPY dist/ /dist/
+COPY docker/wheels/ /wheels/
+# SQLMesh by itself: a change of this project does not install it again.
 RUN python3 -m venv /opt/runner \
  && /opt/runner/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP_ARGS} \
-      "$(ls /dist/dagster_sqlmesh_pipes-*.whl)[sqlmesh]" \
-      "sqlmesh${ENGINES:+[${ENGINES}]}${SQLMESH_VERSION:+==${SQLMESH_VERSION}}" \
- && /opt/runner/bin/python -m compileall -q /opt/runner/lib
+      "sqlmesh${ENGINES:+[${ENGINES}]}${SQLMESH_VERSION:+==${SQLMESH_VERSION}}" ${PACKAGES}
+COPY pyproject.toml README.md LICENSE /src/
+COPY orchestrator/ /src/orchestrator/
+COPY runner/ /src/runner/
+COPY shared_protocol/ /src/shared_protocol/
+RUN /opt/runner/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP_ARGS} \
+      "/src[sqlmesh]" "sqlmesh${SQLMESH_VERSION:+==${SQLMESH_VERSION}}"
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/runner /opt/runner

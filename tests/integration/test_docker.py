@@ -10,11 +10,9 @@ import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes import DockerLauncher, LaunchError, Runner, RunnerCall
-from support.engine import DockerEngine
 from support.waiting import wait_for
-from support.warehouse import Warehouse
 
-# The first test makes the engine, a base and the image: minutes on a busy machine.
+# The first test makes a base and the image, where they are not there yet: minutes on a busy machine.
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(1500)]
 
 SLOW = """
@@ -37,26 +35,6 @@ HUNGRY = """
 """
 
 
-@pytest.fixture
-def container_launcher(docker_engine: DockerEngine):
-    """A launcher of containers that see a warehouse's folder under its own path. None is left behind."""
-
-    def make(warehouse: Warehouse | None = None, **settings: object) -> DockerLauncher:
-        defaults: dict = {"image": docker_engine.image, "network": "none", "docker_host": docker_engine.host}
-        if warehouse is not None:
-            folder = str(warehouse.path.parent)
-            # As root: the folder is this test's own, and another user may not write into it.
-            defaults |= {
-                "volumes": [f"{folder}:{folder}"],
-                "user": "0",
-                "env": {"TEST_DATABASE": str(warehouse.database)},
-            }
-        return DockerLauncher(**{**defaults, **settings})
-
-    yield make
-    assert docker_engine.containers() == []
-
-
 @contextlib.contextmanager
 def started(launcher: DockerLauncher, *arguments: str) -> Iterator[Runner]:
     runner = launcher.launch(RunnerCall(arguments=arguments, env={}, project_dir=Path("/")))
@@ -64,72 +42,71 @@ def started(launcher: DockerLauncher, *arguments: str) -> Iterator[Runner]:
         yield runner
     finally:
         runner.kill()
+        runner.close(succeeded=False)
 
 
 def output_of(runner: Runner) -> bytes:
     return b"".join(runner.output())
 
 
-def test_models_that_ran_in_a_container_are_materialized(make_warehouse, container_launcher, instance):
+def test_models_that_ran_in_a_container_are_materialized(make_warehouse, containers, instance):
     warehouse = make_warehouse(
         {"staging.first": "SELECT 1 AS id", "staging.second": "SELECT id FROM staging.first"}
     )
 
-    outcome = warehouse.materialize(instance, launcher=container_launcher(warehouse))
+    outcome = warehouse.materialize(instance, launcher=containers.launcher(warehouse))
 
     assert outcome.success
     assert set(outcome.materialized) == {"staging/first", "staging/second"}
 
 
-def test_a_part_of_a_project_is_asked_for_by_name(make_warehouse, container_launcher, instance):
+def test_a_part_of_a_project_is_asked_for_by_name(make_warehouse, containers, instance):
     warehouse = make_warehouse(
         {"staging.first": "SELECT 1 AS id", "staging.second": "SELECT id FROM staging.first"}
     )
 
     outcome = warehouse.materialize(
         instance,
-        launcher=container_launcher(warehouse),
+        launcher=containers.launcher(warehouse),
         selection=dg.AssetSelection.assets(dg.AssetKey(["db", "staging", "first"])),
     )
 
     assert set(outcome.materialized) == {"staging/first"}
 
 
-def test_a_read_only_file_system_is_enough(make_warehouse, container_launcher, instance):
+def test_a_read_only_file_system_is_enough(make_warehouse, containers, instance):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"})
 
     outcome = warehouse.materialize(
         instance,
-        launcher=container_launcher(warehouse, container_kwargs={"read_only": True, "tmpfs": {"/tmp": ""}}),
+        launcher=containers.launcher(warehouse, container_kwargs={"read_only": True, "tmpfs": {"/tmp": ""}}),
     )
 
     assert outcome.success, outcome.failure
     assert set(outcome.materialized) == {"staging/first"}
 
 
-def test_the_image_has_no_dagster_no_compiler_and_is_not_root(container_launcher):
+def test_the_image_has_no_dagster_no_compiler_and_is_not_root(containers):
     script = (
         "import importlib.util, os, shutil; "
         "print(importlib.util.find_spec('dagster'), shutil.which('cc'), shutil.which('gcc'), os.getuid() > 0)"
     )
 
-    with started(container_launcher(command=["python", "-c", script])) as runner:
+    with started(containers.launcher(command=["python", "-c", script])) as runner:
         assert output_of(runner) == b"None None None True\n"
 
 
-def test_a_model_that_needs_more_memory_than_there_is_is_told_as_such(
-    make_warehouse, container_launcher, instance
-):
+def test_a_model_that_needs_more_memory_than_there_is_is_told_as_such(make_warehouse, containers, instance):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"}, {"models/hungry.py": HUNGRY})
 
-    outcome = warehouse.materialize(instance, launcher=container_launcher(warehouse, memory="600m"))
+    outcome = warehouse.materialize(instance, launcher=containers.launcher(warehouse, memory="600m"))
 
     assert not outcome.success
     assert "It ran out of memory: its limit is 600 MiB." in outcome.failure
     assert set(outcome.materialized) == {"staging/first"}  # what was reported before stays
 
 
-def test_every_byte_of_its_output_arrives_in_order_and_apart_from_its_errors(container_launcher):
+def test_every_byte_of_its_output_arrives_in_order_and_apart_from_its_errors(containers):
     script = (
         "import sys\n"
         "for number in range(20_000):\n"
@@ -137,18 +114,18 @@ def test_every_byte_of_its_output_arrives_in_order_and_apart_from_its_errors(con
         "    if number % 1000 == 0: print('error', number, file=sys.stderr)\n"
     )
 
-    with started(container_launcher(command=["python", "-c", script])) as runner:
+    with started(containers.launcher(command=["python", "-c", script])) as runner:
         lines = output_of(runner).splitlines()
         assert lines == [b"%d %b" % (number, b"x" * (number % 700)) for number in range(20_000)]
         assert runner.exit_code() == 0
         assert runner.last_words().splitlines() == [f"error {number}" for number in range(0, 20_000, 1000)]
 
 
-def test_a_container_that_is_told_to_end_reports_and_ends(make_warehouse, container_launcher):
+def test_a_container_that_is_told_to_end_reports_and_ends(make_warehouse, containers):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"}, {"models/slow.py": SLOW})
     arguments = ("run", "prod", "--project", str(warehouse.path), "--events", "-", "--grace-period", "1")
 
-    with started(container_launcher(warehouse), *arguments) as runner:
+    with started(containers.launcher(warehouse), *arguments) as runner:
         seen = b""
         for chunk in runner.output():
             seen += chunk
@@ -159,24 +136,22 @@ def test_a_container_that_is_told_to_end_reports_and_ends(make_warehouse, contai
         assert runner.exit_code() == 130
 
 
-def test_a_container_that_somebody_removes_is_told_as_such(container_launcher, docker_engine):
-    import docker
-
-    with started(container_launcher(command=["sleep", "300"])) as runner:
-        with contextlib.closing(docker.DockerClient(base_url=docker_engine.host)) as client:
-            client.containers.list()[0].remove(force=True)
+def test_a_container_that_somebody_removes_is_told_as_such(containers):
+    with started(containers.launcher(command=["sleep", "300"])) as runner:
+        containers.remove()
         assert output_of(runner) == b""
         wait_for(lambda: runner.exit_code() is not None)
         assert runner.exit_code() == -9
 
 
-def test_a_container_that_is_killed_leaves_nothing_behind(container_launcher, docker_engine):
-    with started(container_launcher(command=["sleep", "300"])) as runner:
+def test_a_container_that_is_killed_leaves_nothing_behind(containers):
+    with started(containers.launcher(command=["sleep", "300"])) as runner:
         began = time.monotonic()
         runner.kill()
         assert time.monotonic() - began < 30
-        assert docker_engine.containers() == []
         runner.kill()  # does nothing the second time
+        runner.close(succeeded=False)
+        assert containers.names() == []
 
 
 @pytest.mark.parametrize(
@@ -197,9 +172,9 @@ def test_a_container_that_is_killed_leaves_nothing_behind(container_launcher, do
         ({"network": "no-such-network"}, "no-such-network", False),
     ],
 )
-def test_what_cannot_be_started_is_told_in_a_sentence(container_launcher, settings, words, transient):
+def test_what_cannot_be_started_is_told_in_a_sentence(containers, settings, words, transient):
     with pytest.raises(LaunchError) as caught:
-        container_launcher(**settings).launch(RunnerCall(arguments=(), env={}, project_dir=Path("/")))
+        containers.launcher(**settings).launch(RunnerCall(arguments=(), env={}, project_dir=Path("/")))
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
