@@ -1,0 +1,8 @@
+"""Fixtures of the tests with Kubernetes: on the cluster that KUBECONFIG names, and skipped without one."""
+
+from support.cluster import cluster  # noqa: F401 - pytest finds fixtures by name
+from support.warehouse import (  # noqa: F401 - pytest finds fixtures by name
+    instance,
+    make_warehouse,
+    runner_bin,
+)
