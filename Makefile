@@ -52,9 +52,9 @@ demo-plan: install
 	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh --log-file-dir "$(DEMO_DIR)/logs" --paths "$(SHOP)/warehouse" \
 		plan prod --skip-backfill --auto-apply --no-prompts
 
-test: install  ## Run the whole suite. Tests that need PostgreSQL are skipped, with the reason, where it is not installed.
+test: install  ## Run the whole suite. What needs PostgreSQL, Docker or the cluster of KUBECONFIG is skipped, with the reason, without it.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour -n $(JOBS) --dist loadgroup
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/kubernetes -n $(JOBS) --dist loadgroup
 
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test
