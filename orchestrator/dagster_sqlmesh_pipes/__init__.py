@@ -20,6 +20,7 @@ from dagster_sqlmesh_pipes.factories import (
 )
 from dagster_sqlmesh_pipes.launchers import (
     DockerLauncher,
+    KubernetesLauncher,
     Launcher,
     Runner,
     RunnerCall,
@@ -41,6 +42,7 @@ __all__ = [
     "DockerLauncher",
     "DuplicateAssetKeyError",
     "ExternalAssetKeyError",
+    "KubernetesLauncher",
     "LaunchError",
     "Launcher",
     "ManifestError",

@@ -37,6 +37,7 @@ def test_the_public_names_are_these():
         "DockerLauncher",
         "DuplicateAssetKeyError",
         "ExternalAssetKeyError",
+        "KubernetesLauncher",
         "LaunchError",
         "Launcher",
         "ManifestError",

@@ -2,6 +2,16 @@
 
 from dagster_sqlmesh_pipes.launchers.containers import DockerLauncher
 from dagster_sqlmesh_pipes.launchers.launcher import Launcher, Runner, RunnerCall, Verdict, answer
+from dagster_sqlmesh_pipes.launchers.pods import KubernetesLauncher
 from dagster_sqlmesh_pipes.launchers.processes import SubprocessLauncher
 
-__all__ = ["DockerLauncher", "Launcher", "Runner", "RunnerCall", "SubprocessLauncher", "Verdict", "answer"]
+__all__ = [
+    "DockerLauncher",
+    "KubernetesLauncher",
+    "Launcher",
+    "Runner",
+    "RunnerCall",
+    "SubprocessLauncher",
+    "Verdict",
+    "answer",
+]

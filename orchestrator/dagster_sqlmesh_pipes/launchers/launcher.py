@@ -51,12 +51,14 @@ class Verdict:
         transient: whether trying again can help.
         started: whether the runner began at all.
         ended: whether its end is known; where it is not, another attempt looks for it.
+        details: what else is known, as lines: a pod's last state and events.
     """
 
     cause: str
     transient: bool = True
     started: bool = True
     ended: bool = True
+    details: str = ""
 
 
 class Runner(ABC):
@@ -103,6 +105,8 @@ class Launcher(dg.ConfigurableResource[Any], ABC):
 
     outlives_dagster: ClassVar[bool] = False
     """Whether its runners go on when the process that started them dies. They are then found again by their names."""
+    merges_streams: ClassVar[bool] = False
+    """Whether what a runner writes to standard error comes with its output."""
 
     grace_period_seconds: float = Field(
         default=30.0, gt=0, description="How long a runner may take to end itself before it is killed."
@@ -171,6 +175,8 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
             words or f"`sqlmesh-runner {call.arguments[0]}` ended with status {status}, without a word.",
             transient=status == 3,
         )
+    if launcher.merges_streams:  # an answer is one line of JSON
+        return next((line for line in reversed(output.splitlines()) if line.startswith(b"{")), b"")
     return output
 
 
