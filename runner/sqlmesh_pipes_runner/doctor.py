@@ -54,6 +54,7 @@ class Doctor:
         timeout: seconds that each check may take which waits for others; then it is not ok.
         manifest: where it has to be; by default it is looked at where it usually is, and may be missing.
         variables: of the process.
+        store_names: the stores that Dagster hands over by.
 
     Attributes:
         hangs: whether a check has not come back yet. The process then has to be ended, not waited for.
@@ -66,11 +67,13 @@ class Doctor:
         timeout: float,
         manifest: Path | None = None,
         variables: Mapping[str, str] = os.environ,
+        store_names: Sequence[str] = (),
     ) -> None:
         self._options = options
         self._timeout = timeout
         self._manifest_path = manifest
         self._variables = variables
+        self._store_names = store_names
         self._masker = Masker()
         self._context: InspectingContext | None = None
         self._held: set[Role] = set()
@@ -339,8 +342,8 @@ class Doctor:
                 "Let the launcher hand over both, or none.",
                 EXIT_USAGE,
             )
-        request = request_in(self._variables[CONTEXT])
-        place = messages_place(self._variables[MESSAGES])
+        request = request_in(self._variables[CONTEXT], self._store_names)
+        place = messages_place(self._variables[MESSAGES], self._store_names)
         models = "all models" if request.models is None else counted(len(request.models), "model")
         return f"run {request.run_id} of Dagster, protocol {request.v}, {models}; messages go to {place}"
 

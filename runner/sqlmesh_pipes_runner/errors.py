@@ -17,6 +17,22 @@ class UsageError(RunnerError):
     """What the user asked for does not exist, or cannot be asked for. Exit status 2."""
 
 
+class StoreError(UsageError):
+    """A store by which Dagster hands over is not named, its driver is missing, or it does not do what it is asked for.
+
+    Attributes:
+        found: what is wrong.
+        advice: what to do.
+        exit_code: the status that says why.
+    """
+
+    def __init__(self, found: str, advice: str, exit_code: int = EXIT_USAGE) -> None:
+        self.found = found
+        self.advice = advice
+        self.exit_code = exit_code
+        super().__init__(f"{found} {advice}")
+
+
 class RunInterruptedError(RunnerError):
     """The run was told to stop; raised where SQLMesh is between batches, or before it has any."""
 

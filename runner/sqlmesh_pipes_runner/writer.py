@@ -9,16 +9,21 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from io import StringIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 from dagster_pipes import (
+    PipesBlobStoreMessageWriter,
     PipesContext,
+    PipesDefaultLogWriter,
+    PipesExtras,
+    PipesLogWriter,
     PipesMessage,
     PipesMessageWriter,
     PipesMessageWriterChannel,
@@ -29,6 +34,7 @@ from sqlmesh_pipes_protocol.codec import Envelope, timestamp
 from sqlmesh_pipes_protocol.errors import EventTooLargeError
 from sqlmesh_pipes_protocol.events import Event, Log, RunFinished
 from sqlmesh_pipes_protocol.framing import frame
+from sqlmesh_pipes_runner import stores
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.secrets import Masker
 
@@ -37,6 +43,10 @@ READER_PATIENCE = 15.0
 _QUEUE_BYTES = 64 * 1024 * 1024
 _KEEPS_UP_SECONDS = 0.005
 _WAIT_SECONDS = 0.5
+STORE_PATIENCE = 60.0
+"""Seconds for which a store may fail before it is given up."""
+_UPLOAD_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
 
 
 class Sink(Protocol):
@@ -247,15 +257,16 @@ class PipesSink:
     _FRAME = b'{"__dagster_pipes_version":"0.1","method":"report_custom_message","params":{"payload":}}'
     overhead = len(_FRAME) + 8  # its own line break, and some air for a longer version
 
-    def __init__(self, pipes: PipesContext) -> None:
+    def __init__(self, pipes: PipesContext, drain: Callable[[], None] = lambda: None) -> None:
         self._pipes = pipes
+        self._drain = drain
 
     def write(self, line: bytes) -> None:
-        # The line is JSON already; the channel below is ours and serialises with orjson.
+        # The line is JSON already; the channels below are ours and serialise with orjson.
         self._pipes.report_custom_message(orjson.Fragment(line))
 
     def drain(self) -> None:
-        """Nothing waits."""
+        self._drain()
 
 
 class _LineChannel(PipesMessageWriterChannel):
@@ -286,12 +297,187 @@ class LineMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
         else:
             raise UsageError(
                 "Dagster's message reader asks for messages in a way that sqlmesh-runner does not know "
-                f"(parameters {sorted(params)}): use a reader of standard output or of a file."
+                f"(parameters {sorted(params)}): use a reader of standard output, of a file, or of a store that --pipes names."
             )
         try:
             yield _LineChannel(DescriptorSink(descriptor))
         finally:
             os.close(descriptor)
+
+
+class ObjectChannel(PipesMessageWriterChannel):
+    """Pipes messages as numbered objects in a store, lines of JSON, as Dagster's readers of stores expect them.
+
+    The first message is uploaded before `write_message` returns: if that fails, nothing has begun yet. Later ones are on their way
+    within ``interval`` seconds, in order. An upload that fails is tried again for ``patience`` seconds, while messages wait in memory;
+    then the store is given up, and whoever writes next is told. Thread-safe.
+
+    Why not the stock channel: its thread ends at the first error, without a word, and takes all later messages along; and it uploads
+    every eleven seconds, which a runner that is killed takes along.
+
+    Args:
+        upload: takes an object's text and its number, from 1 on, and raises whatever the store's driver does.
+        place: where to, for messages.
+        interval: the least time between two uploads, in seconds.
+        patience: how long a store may fail.
+        capacity: bytes that may wait.
+    """
+
+    def __init__(
+        self,
+        upload: Callable[[str, int], None],
+        place: str,
+        *,
+        interval: float = _UPLOAD_SECONDS,
+        patience: float = STORE_PATIENCE,
+        capacity: int = _QUEUE_BYTES,
+    ) -> None:
+        self._upload = upload
+        self._place = place
+        self._interval = interval
+        self._patience = patience
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._waiting: list[bytes] = []  # what is being uploaded included
+        self._size = 0
+        self._number = 1
+        self._hurries = 0
+        self._over = False
+        self._error: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def write_message(self, message: PipesMessage) -> None:
+        line = orjson.dumps(message)
+        with self._changed:
+            if self._thread is None:
+                self._begin(line)
+                return
+            self._changed.wait_for(lambda: not self._waiting or self._size + len(line) <= self._capacity)
+            if self._error is not None:
+                raise self._error
+            self._waiting.append(line)
+            self._size += len(line)
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Returns when all messages are uploaded; raises OSError when they cannot be."""
+        with self._changed:
+            self._hurries += 1
+            self._changed.notify_all()
+            try:
+                # Comes to an end: the thread that uploads loses its patience.
+                self._changed.wait_for(lambda: not self._waiting)
+            finally:
+                self._hurries -= 1
+            if self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """Upload what waits, and end; raises OSError when that cannot be."""
+        try:
+            self.drain()
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+            if self._thread is not None:
+                self._thread.join(timeout=_WAIT_SECONDS)
+
+    def _begin(self, line: bytes) -> None:
+        with stores.reached(f"Messages to Dagster cannot be written to {self._place}"):
+            self._upload(line.decode(), self._number)
+        self._number += 1
+        self._thread = threading.Thread(target=self._pass_on, name="messages", daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._over)
+                if not self._waiting:
+                    return
+                lines = list(self._waiting)
+            error = self._uploaded(b"\n".join(lines).decode())
+            with self._changed:
+                if error is not None:
+                    self._error = error
+                    self._waiting.clear()
+                    self._changed.notify_all()
+                    return
+                del self._waiting[: len(lines)]
+                self._size -= sum(map(len, lines))
+                self._number += 1
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._hurries or self._over, self._interval)
+
+    def _uploaded(self, text: str) -> OSError | None:
+        """Upload an object, however often it takes; returns why it cannot be."""
+        deadline, pause = time.monotonic() + self._patience, 0.2
+        while True:
+            try:
+                self._upload(text, self._number)
+            except Exception as error:  # noqa: BLE001, PERF203 - of any driver, at the thread's boundary; tried again, or told
+                if type(error).__name__ == "ResourceExistsError":  # Azure's: an earlier try did arrive
+                    return None
+                if time.monotonic() + pause > deadline:
+                    said = stores.sentence(error)
+                    return OSError(
+                        errno.EIO, f"the store at {self._place} does not take them. {said}".rstrip(".")
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, _RETRY_SECONDS)
+            else:
+                return None
+
+
+class RunnerMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
+    """Pipes messages to where Dagster's reader asks for them: whole lines, or objects in a store.
+
+    Args:
+        store_names: the stores that the runner was told of.
+    """
+
+    def __init__(self, store_names: Sequence[str] = ()) -> None:
+        self._store_names = store_names
+        self._writer: PipesBlobStoreMessageWriter[Any] | None = None
+        self._channel: ObjectChannel | None = None
+
+    @contextmanager
+    def open(self, params: PipesParams) -> Iterator[PipesMessageWriterChannel]:
+        store = stores.store_of(params, self._store_names)
+        if store is None:
+            with LineMessageWriter().open(params) as lines:
+                yield lines
+            return
+        place = store.place(params)
+        self._writer = store.message_writer()
+        with stores.reached(f"Messages to Dagster cannot be written to {place}"):
+            stock = self._writer.make_channel(params)
+        self._channel = ObjectChannel(
+            lambda text, number: stock.upload_messages_chunk(StringIO(text), number), place
+        )
+        try:
+            with _terminal_in_messages(params, self._channel):
+                yield self._channel
+        finally:
+            self._channel.close()
+
+    def get_opened_extras(self) -> PipesExtras:
+        return self._writer.get_opened_extras() if self._writer is not None else {}
+
+    def drain(self) -> None:
+        """Returns when all messages are on their way; raises OSError when that cannot be."""
+        if self._channel is not None:
+            self._channel.drain()
+
+
+def _terminal_in_messages(
+    params: PipesParams, channel: PipesMessageWriterChannel
+) -> AbstractContextManager[object]:
+    """What the process prints, as messages, where Dagster's reader asks for it."""
+    if not params.get(PipesBlobStoreMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY):
+        return nullcontext()
+    return PipesDefaultLogWriter(message_channel=channel).open(params.get(PipesLogWriter.LOG_WRITER_KEY, {}))
 
 
 def open_append(path: Path, *, patience: float = READER_PATIENCE) -> int:

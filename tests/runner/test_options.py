@@ -24,7 +24,7 @@ OPTIONS = [
     (name, option)
     for name, command in main.commands.items()
     for option in command.params
-    if isinstance(option, click.Option)
+    if isinstance(option, click.Option) and not option.hidden  # hidden ones are Dagster's own arguments
 ]
 
 

@@ -377,10 +377,10 @@ def test_a_reader_that_is_not_known_is_an_error_of_usage(params):
 
 
 def test_a_reader_that_is_not_known_ends_the_command_with_a_usage_error(warehouse):
-    done = warehouse.spawn("run", "prod", env=pipes_environment({"bucket": "b"}))
+    done = warehouse.spawn("run", "prod", env=pipes_environment({"socket": "s"}))
 
     assert done.returncode == 2
-    assert "does not know (parameters ['bucket'])" in done.stderr
+    assert "does not know (parameters ['socket'])" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -16,6 +16,7 @@ from sqlmesh_pipes_runner.cli import options
 @click.command()
 @options.environment
 @options.project
+@options.pipes
 @options.option(
     "--manifest",
     metavar="PATH",
@@ -41,6 +42,7 @@ from sqlmesh_pipes_runner.cli import options
 def doctor(
     environment: str | None,
     projects: tuple[Path, ...],
+    store_names: tuple[str, ...],
     manifest: Path | None,
     timeout: float,
     form: str,
@@ -68,7 +70,7 @@ def doctor(
     from sqlmesh_pipes_runner.options import RunOptions
 
     asked = RunOptions(projects=projects or (Path(),), environment=environment, **settings)
-    examined = Doctor(asked, timeout=timeout, manifest=manifest)
+    examined = Doctor(asked, timeout=timeout, manifest=manifest, store_names=store_names)
     made = []
     for check in examined.checks():
         made.append(check)

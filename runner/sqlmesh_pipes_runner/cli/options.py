@@ -69,6 +69,18 @@ def project(command: Command) -> Command:
     )
 
 
+def pipes(command: Command) -> Command:
+    """By which stores Dagster's message reader and context injector hand over."""
+    return option(
+        "--pipes",
+        "store_names",
+        multiple=True,
+        type=click.Choice(["s3", "gcs", "azure", "dbfs", "volumes"]),
+        help="The store that Dagster's message reader or context injector uses, where it is one. Dagster says it by itself for its own "
+        "ones. May be given twice: a store of buckets and one of paths.",
+    )(command)
+
+
 def what_to_run(command: Command) -> Command:
     """Which models of an environment, and which time."""
     return _all(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import click
 
 from sqlmesh_pipes_protocol import ProtocolError, RunRequest, variables
 from sqlmesh_pipes_runner.cli import options
-from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, UsageError
+from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, StoreError, UsageError
 from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
 from sqlmesh_pipes_runner.reports.files import Reports
 
@@ -71,6 +72,9 @@ _PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
     help="What else makes the exit status 1: models that had to wait for others or a signal; audits that only warn. "
     "`nothing`: 0 even if models failed. May be given several times.",
 )
+@options.pipes
+@click.option("--dagster-pipes-context", hidden=True)
+@click.option("--dagster-pipes-messages", hidden=True)
 @options.option("--verbose", "-v", is_flag=True, help="Show batches, all audits, and what SQLMesh says.")
 @options.option("--quiet", "-q", is_flag=True, help="Show failures and the summary only.")
 def run(
@@ -85,6 +89,9 @@ def run(
     junit: Path | None,
     markdown: Path | None,
     github: bool,
+    store_names: tuple[str, ...],
+    dagster_pipes_context: str | None,
+    dagster_pipes_messages: str | None,
     **settings: Any,
 ) -> None:
     """Evaluate what is due in ENVIRONMENT (default: the project's), as `sqlmesh run` does.
@@ -114,12 +121,15 @@ def run(
     run_id: str | None = None
     pipes: PipesContext | None = None
     sink: Sink | None
+    # Some clients cannot set variables, and give arguments.
+    given = zip(_PIPES_VARIABLES, (dagster_pipes_context, dagster_pipes_messages), strict=True)
+    handed_over = {**os.environ, **{name: value for name, value in given if value is not None}}
     try:
-        if all(name in os.environ for name in _PIPES_VARIABLES):
+        if all(name in handed_over for name in _PIPES_VARIABLES):
             if events is not None and options.is_given("events"):
                 raise click.UsageError("--events does not go with Dagster Pipes, which takes the events.")
             at_terminal = False
-            pipes = _open_pipes()
+            pipes, sink = _open_pipes(handed_over, store_names)
             run_id = RunRequest.run_id_in(pipes.extras)
             try:
                 request = RunRequest.from_extras(pipes.extras)
@@ -127,7 +137,6 @@ def run(
                 early_error = error
             if request is not None and not options.is_given("select_models"):
                 select_models = ()  # Dagster says which models to run: a variable of the image is for runs by hand
-            sink = _pipes_sink(pipes)
         else:
             at_terminal = at_terminal and not (
                 events == "-" and os.isatty(1)
@@ -138,7 +147,11 @@ def run(
             reports = Reports(
                 projects, environment=environment, junit=junit, markdown=markdown, annotations=github
             )
+    except StoreError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
     except RunnerError as error:
+        _closed(pipes)
         raise click.UsageError(str(error)) from error
 
     from sqlmesh_pipes_runner.options import RunOptions
@@ -173,13 +186,20 @@ def run(
         exit_code = the_run.execute(early_error)
     finally:
         progress.close()
-    if pipes is not None:
-        try:
-            pipes.close()
-            exit_code = EXIT_OK
-        except OSError as error:
-            click.echo(f"Dagster does not know how the run ended: {error.strerror}.", err=True)
-    sys.exit(exit_code)
+        is_told = _closed(pipes)
+    sys.exit(EXIT_OK if is_told else exit_code)
+
+
+def _closed(pipes: PipesContext | None) -> bool:
+    """Whether Dagster has had everything."""
+    if pipes is None:
+        return False
+    try:
+        pipes.close()
+    except OSError as error:
+        click.echo(f"Dagster does not know how the run ended: {error.strerror}.", err=True)
+        return False
+    return True
 
 
 def _verbosity(verbose: bool, quiet: bool) -> Verbosity:
@@ -200,25 +220,25 @@ def _progress(verbosity: Verbosity, *, at_terminal: bool) -> Progress:
     return LiveProgress(verbosity, stream=terminal)
 
 
-def _open_pipes() -> PipesContext:
-    from dagster_pipes import open_dagster_pipes
+def _open_pipes(handed_over: Mapping[str, str], store_names: Sequence[str]) -> tuple[PipesContext, Sink]:
+    from dagster_pipes import PipesMappingParamsLoader, open_dagster_pipes
 
     from sqlmesh_pipes_runner.handover import ContextLoader
-    from sqlmesh_pipes_runner.writer import LineMessageWriter
+    from sqlmesh_pipes_runner.writer import PipesSink, RunnerMessageWriter
 
+    writer = RunnerMessageWriter(store_names)
     try:
-        return open_dagster_pipes(context_loader=ContextLoader(), message_writer=LineMessageWriter())
+        pipes = open_dagster_pipes(
+            context_loader=ContextLoader(store_names),
+            message_writer=writer,
+            params_loader=PipesMappingParamsLoader(handed_over),
+        )
     finally:
         for name in _PIPES_VARIABLES:  # not for the processes that a model starts
             os.environ.pop(name, None)
         for name in [name for name in os.environ if name.startswith(variables.PREFIX)]:
             del os.environ[name]
-
-
-def _pipes_sink(pipes: PipesContext) -> Sink:
-    from sqlmesh_pipes_runner.writer import PipesSink
-
-    return PipesSink(pipes)
+    return pipes, PipesSink(pipes, writer.drain)
 
 
 def _event_sink(events: str | None) -> Sink | None:
