@@ -78,6 +78,16 @@ class RunnerMessageHandler(dg.PipesMessageHandler):
         super().__init__(context, reader)
         self.items: SimpleQueue[Item] = SimpleQueue()
         self._reader = reader
+        self._has_opened = self._has_closed = False
+
+    @property
+    def received_opened_message(self) -> bool:
+        return self._has_opened
+
+    @property
+    def received_closed_message(self) -> bool:
+        """Whether nothing more comes: a reader of a store then reads no longer."""
+        return self._has_closed
 
     def handle_message(self, message: PipesMessage) -> None:
         params: Any = message["params"] or {}
@@ -85,10 +95,12 @@ class RunnerMessageHandler(dg.PipesMessageHandler):
             case "report_custom_message":
                 self.items.put(Payload(params.get("payload")))
             case "opened":
+                self._has_opened = True
                 self._reader.on_opened(params)
             case "closed":
                 exception = params.get("exception")
                 self.items.put(Closed(f"{exception['name']}: {exception['message']}" if exception else None))
+                self._has_closed = True
             case _:
                 super().handle_message(message)
 

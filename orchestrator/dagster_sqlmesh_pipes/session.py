@@ -20,6 +20,7 @@ from typing import Any
 import dagster as dg
 from dagster_pipes import PipesContextData, PipesParams
 
+from dagster_sqlmesh_pipes import readers
 from dagster_sqlmesh_pipes.compat import (
     Handle,
     Recorded,
@@ -168,12 +169,15 @@ class Session:
             context_data=data,
             message_handler=self._handler,
             context_injector_params=self._inject(data),
-            message_reader_params=self._resources.enter_context(self._handler.handle_messages()),
+            message_reader_params=self._resources.enter_context(
+                readers.messages(self._reader, self._handler, self._context.log.warning)
+            ),
             context=self._context,
         )
         more = self._injector.env if isinstance(self._injector, EnvContextInjector) else {}
         call = replace(
             self._call,
+            arguments=[*self._call.arguments, *self._store_arguments()],
             env={**session.get_bootstrap_env_vars(), **more},
             name=self._handle.name,
             labels=labels(self._context),
@@ -191,6 +195,12 @@ class Session:
     def _inject(self, data: PipesContextData) -> PipesParams:
         try:
             return self._resources.enter_context(self._injector.inject_context(data))
+        except LaunchError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def _store_arguments(self) -> list[str]:
+        try:
+            return readers.store_arguments(self._reader, self._injector)
         except LaunchError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
@@ -405,12 +415,16 @@ class Session:
                 allow_retries=verdict.transient,
             )
         how = f"exited with status {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"
+        if verdict is not None and verdict.how is not None:
+            how = verdict.how
         began = "in mid-run" if self._events.received else "before it reported anything"
         parts = [f"The runner ({runner.describe()}) {how} {began}: what it had not reported is unknown."]
         if verdict is not None:
             parts.append(verdict.cause)
         if self._closed_with:
             parts.append(f"It closed with {self._closed_with}.")
+        if not self._events.received and not isinstance(self._reader, RunnerOutputReader):
+            parts.append(self._reader.no_messages_debug_text())
         last_words = runner.last_words()
         if last_words:
             parts.append(f"It last wrote:\n{last_words}")

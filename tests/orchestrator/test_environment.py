@@ -42,6 +42,7 @@ def test_the_public_names_are_these():
         "Launcher",
         "ManifestError",
         "PartitionsError",
+        "PipesClientLauncher",
         "Runner",
         "RunnerCall",
         "SQLMeshPipesError",

@@ -58,6 +58,7 @@ class Verdict:
     transient: bool = True
     started: bool = True
     ended: bool = True
+    how: str | None = None
     details: str = ""
 
 
@@ -145,7 +146,8 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
         LaunchError: it cannot be started, does not end in time, or ends with another status than 0; the message has the last
             of what it wrote to standard error.
     """
-    runner = launcher.process_config_and_initialize().launch(call)
+    with launcher.process_config_and_initialize_cm() as initialized:
+        runner = initialized.launch(call)
     overdue = threading.Event()
 
     def end() -> None:
