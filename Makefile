@@ -13,14 +13,14 @@ CHECK_PYTHON = $(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < 
 	{ echo "$(PYTHON) must be Python 3.10 or later, with venv (Debian: apt-get install python3-venv)"; exit 1; }
 
 SHOP := $(CURDIR)/examples/shop
-SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_MANIFEST="$(DEMO_DIR)/sqlmesh_manifest.json" \
+SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_REPORTS="$(DEMO_DIR)" SHOP_MANIFEST="$(DEMO_DIR)/sqlmesh_manifest.json" \
 	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
 	PYTHONPATH="$(SHOP)"
 
 .PHONY: help install demo dev test test-all bench lint format clean
 
 help:  ## List the commands.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed $(RUNNER_VENV)/.installed  ## Make both virtual environments.
 
@@ -41,6 +41,24 @@ demo: install demo-plan  ## Run the example through Dagster and show what the ev
 
 dev: install demo-plan  ## Open Dagster's web UI on the example.
 	cd "$(SHOP)" && $(SHOP_ENV) "$(CURDIR)/$(VENV)/bin/dagster" dev -m shop_dagster.definitions -h 127.0.0.1
+
+# Where no registry can be reached: BASE_IMAGE, POSTGRES_IMAGE and PIP_ARGS, as docker/README.md says.
+.PHONY: docker-demo docker-dev docker-down
+docker-demo:  ## Run the example in containers: PostgreSQL, Dagster's services, a container for each run of SQLMesh.
+	@docker/shop.sh demo
+
+docker-dev:  ## Leave the example running in containers, with Dagster's web UI.
+	@docker/shop.sh up
+
+docker-down:  ## Stop what docker-dev left running, and forget its data.
+	@docker/shop.sh down --volumes
+
+# SHOP_RUNNER_IMAGE, where the cluster does not have the images of this machine: docs/kubernetes.md.
+.PHONY: k8s-demo
+k8s-demo: $(VENV)/.installed  ## Run the example in pods of the cluster that KUBECONFIG names, in a namespace of its own.
+	@$(if $(SHOP_RUNNER_IMAGE),:,docker/shop.sh build)
+	@DEMO_DIR="$(DEMO_DIR)/k8s" SHOP_RUNNER_IMAGE="$(or $(SHOP_RUNNER_IMAGE),shop-runner:0.1.0)" PYTHONPATH="$(SHOP)" \
+		$(VENV)/bin/python "$(SHOP)/demo_in_pods.py"
 
 # The plan leaves the work to the run: nothing is backfilled.
 .PHONY: demo-plan

@@ -22,7 +22,8 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ARG EXTRAS="docker,k8s"
-ARG PACKAGES="dagster-webserver dagster-postgres"
+# With SQLAlchemy 2.1, the addresses that dagster-postgres 0.29 makes are taken for another driver than the one it brings.
+ARG PACKAGES="dagster-webserver dagster-postgres sqlalchemy<2.1"
 ARG PIP_ARGS=""
 COPY docker/wheels/ /wheels/
 # Dagster by itself: a change of this project does not install it again.

@@ -39,8 +39,9 @@ RUN /opt/runner/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/runner /opt/runner
 RUN useradd --uid 10001 --create-home runner && mkdir /project && chown runner /project
-# SQLMesh keeps a folder in the home directory: on a read-only file system /tmp is what there is.
-ENV PATH=/opt/runner/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SQLMESH_RUNNER_PROJECT=/project
+# SQLMesh writes into the home directory, and its cache into the project: on a read-only file system /tmp is what there is.
+ENV PATH=/opt/runner/bin:$PATH HOME=/tmp SQLMESH__CACHE_DIR=/tmp/sqlmesh-cache SQLMESH_RUNNER_PROJECT=/project \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001
 WORKDIR /project
 CMD ["sqlmesh-runner", "--help"]

@@ -1,10 +1,12 @@
 """The demo: materialize all of the shop's assets in Dagster, and show what its event log then holds.
 
-Called by `make demo`, in Dagster's environment: ``python demo.py prepare`` loads the external table that SQLMesh's plan needs,
-``python demo.py run`` materializes and prints the table.
+Called by `make demo` and `make docker-demo`, in Dagster's environment: ``python demo.py prepare`` loads the external table that
+SQLMesh's plan needs, ``python demo.py run`` materializes in this process and prints the table, ``python demo.py launch HOST PORT``
+has a Dagster deployment do it, through its web server.
 """
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,23 +16,18 @@ from shop_dagster import definitions
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
 
 ROW = "{:<38} {:<13} {:<34} {:>9}  {}"
+LAUNCH_SECONDS = 900
 
 
-def main(command: str) -> int:
+def main(command: str, *arguments: str) -> int:
     if command == "prepare":
-        definitions.DATABASE.parent.mkdir(parents=True, exist_ok=True)
-        print(f"raw.payments: {definitions.load_payments(definitions.DATABASE)} rows")
+        print(f"raw.payments: {definitions.DATABASE.load_payments()} rows")
         return 0
     with dg.DagsterInstance.get() as instance:
-        result = dg.execute_job(
-            dg.reconstructable(shop_job),
-            instance=instance,
-            run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
-            raise_on_error=False,
-        )
+        run_id = run(instance) if command == "run" else launch(instance, arguments[0], int(arguments[1]))
         events = [
             record.event_log_entry.dagster_event
-            for record in instance.get_records_for_run(result.run_id).records
+            for record in instance.get_records_for_run(run_id).records
             if record.event_log_entry.dagster_event is not None
         ]
         print()
@@ -38,8 +35,38 @@ def main(command: str) -> int:
         print("-" * 120)
         for row in table(events):
             print(ROW.format(*row).rstrip())
-        print(f"\nDagster run {result.run_id}: {'success' if result.success else 'FAILURE'}")
-        return 0 if result.success else 1
+        done = instance.get_run_by_id(run_id)
+        succeeded = done is not None and done.status == dg.DagsterRunStatus.SUCCESS
+        print(f"\nDagster run {run_id}: {'success' if succeeded else 'FAILURE'}")
+        return 0 if succeeded else 1
+
+
+def run(instance: dg.DagsterInstance) -> str:
+    """Run the job in this process; returns the run's id."""
+    result = dg.execute_job(
+        dg.reconstructable(shop_job),
+        instance=instance,
+        run_config={"loggers": {"console": {"config": {"log_level": "WARNING"}}}},
+        raise_on_error=False,
+    )
+    return result.run_id
+
+
+def launch(instance: dg.DagsterInstance, host: str, port: int) -> str:
+    """Have a deployment run the job, as its UI does, and wait for the end; returns the run's id."""
+    from dagster_graphql import DagsterGraphQLClient
+
+    client = DagsterGraphQLClient(host, port_number=port)
+    run_id = client.submit_job_execution("shop")
+    print(f"Dagster run {run_id} is launched.", flush=True)
+    deadline = time.monotonic() + LAUNCH_SECONDS
+    while True:
+        launched = instance.get_run_by_id(run_id)
+        if launched is not None and launched.is_finished:
+            return run_id
+        if time.monotonic() > deadline:
+            sys.exit(f"Dagster run {run_id} has not ended in {LAUNCH_SECONDS // 60} minutes.")
+        time.sleep(1)
 
 
 def shop_job() -> dg.JobDefinition:
@@ -82,4 +109,4 @@ def table(events: list[dg.DagsterEvent]) -> Iterator[tuple[str, str, str, str, s
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -34,6 +34,7 @@ REQUIREMENTS = (
     "psycopg2-binary",
     "dagster-webserver",
     "dagster-postgres",
+    "sqlalchemy<2.1",
     ".[dagster,docker,k8s,sqlmesh]",
 )
 RUNNER_ARGUMENTS = {"ENGINES": "motherduck", "PACKAGES": "psycopg2-binary"}

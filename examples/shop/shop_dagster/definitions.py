@@ -1,6 +1,6 @@
 """The shop in Dagster: payments are loaded, SQLMesh runs the warehouse, a report reads the result.
 
-This environment has no SQLMesh. The models come from the manifest, and run where `SHOP_RUNNER` is installed.
+This environment has no SQLMesh. The models come from the manifest, and run where `shop_dagster.runners` says.
 """
 
 import csv
@@ -8,48 +8,33 @@ import os
 from pathlib import Path
 
 import dagster as dg
-import duckdb
 
 from dagster_sqlmesh_pipes import (
     SQLMeshProject,
     SQLMeshResource,
-    SubprocessLauncher,
     sqlmesh_adaptive_schedule_factory,
     sqlmesh_assets,
 )
+from shop_dagster.databases import SHOP, database
+from shop_dagster.runners import launcher
 
-SHOP = Path(__file__).parent.parent
-DATABASE = Path(os.environ.get("SHOP_DATABASE", SHOP / "shop.duckdb")).absolute()
-RUNNER = os.environ.get("SHOP_RUNNER", "sqlmesh-runner")
+DATABASE = database()
+REPORTS = Path(os.environ.get("SHOP_REPORTS", SHOP)).absolute()
 
 # Under `dagster dev` the manifest is made anew when a model has changed.
 project = SQLMeshProject(
-    SHOP / "warehouse",
+    os.environ.get("SHOP_PROJECT", SHOP / "warehouse"),
     environment="prod",
     manifest_path=os.environ.get("SHOP_MANIFEST"),
-    launcher=SubprocessLauncher(command=[RUNNER], env={"SHOP_DATABASE": str(DATABASE)}),
+    launcher=launcher(),
 ).prepare_if_dev()
 sqlmesh_resource = SQLMeshResource(project)
 
 
-def load_payments(database: Path) -> int:
-    """Replace raw.payments with what the payment provider sent; returns the number of rows."""
-    with duckdb.connect(str(database)) as connection:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS raw")
-        connection.execute(
-            "CREATE OR REPLACE TABLE raw.payments AS "
-            "SELECT payment_id::INT AS payment_id, order_id::INT AS order_id, amount_cents::INT AS amount_cents, "
-            "method, paid_at::TIMESTAMP AS paid_at FROM read_csv(?)",
-            [str(SHOP / "data" / "payments.csv")],
-        )
-        (rows,) = connection.execute("SELECT COUNT(*) FROM raw.payments").fetchone() or (0,)
-    return int(rows)
-
-
-@dg.asset(key=["shop", "raw", "payments"], group_name="ingestion", kinds={"duckdb"})
+@dg.asset(key=["shop", "raw", "payments"], group_name="ingestion", kinds={DATABASE.kind})
 def payments() -> dg.MaterializeResult:
     """Payments as the payment provider exports them. An external model for SQLMesh, an asset for Dagster."""
-    return dg.MaterializeResult(metadata={"dagster/row_count": load_payments(DATABASE)})
+    return dg.MaterializeResult(metadata={"dagster/row_count": DATABASE.load_payments()})
 
 
 @sqlmesh_assets(project=project)
@@ -64,16 +49,8 @@ def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
 )
 def revenue_report() -> dg.MaterializeResult:
     """Revenue and open amounts per day, for those who read spreadsheets."""
-    # SQLMesh's views name the catalog: the file is attached under that name.
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH '{DATABASE}' AS shop (READ_ONLY)")
-        rows = connection.execute(
-            "SELECT r.order_date, r.revenue, COALESCE(SUM(p.open_amount), 0) AS open_amount "
-            "FROM shop.marts.daily_revenue AS r "
-            "LEFT JOIN shop.marts.order_payments AS p ON p.order_date = r.order_date "
-            "GROUP BY ALL ORDER BY r.order_date"
-        ).fetchall()
-    path = DATABASE.parent / "revenue_report.csv"
+    rows = DATABASE.revenue()
+    path = REPORTS / "revenue_report.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("order_date", "revenue", "open_amount"), *rows])
     return dg.MaterializeResult(
