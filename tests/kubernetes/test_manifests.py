@@ -27,6 +27,7 @@ RUNNER = JOB["template"]["spec"]["containers"][0]
 SCHEMA = "1.34"
 
 on_a_cluster = pytest.mark.xdist_group("kubernetes")
+makes_an_image = pytest.mark.timeout(1500)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -257,3 +258,86 @@ def test_dagsters_account_is_refused_elsewhere(cluster, bound):
         client.CoreV1Api(cluster.acting_as("dagster-sqlmesh", bound)).list_namespaced_pod(bound)
 
     assert caught.value.status == 403
+
+
+@on_a_cluster
+@makes_an_image
+def test_a_run_needs_no_other_rights(cluster, bound, make_warehouse, pods, instance, tmp_path):
+    kubeconfig = cluster.kubeconfig_of("dagster-sqlmesh", bound, tmp_path / "kubeconfig")
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, deploy=False)
+    warehouse.manifest()
+
+    ran = pods.materialize(
+        warehouse, instance, launcher=pods.launcher(warehouse, kubeconfig_file=str(kubeconfig))
+    )
+    stuck = pods.materialize(
+        warehouse,
+        instance,
+        launcher=pods.launcher(
+            kubeconfig_file=str(kubeconfig),
+            resources={"requests": {"memory": "1000Ti"}},
+            start_timeout_seconds=2,
+        ),
+    )
+
+    assert set(ran.materialized) == {"staging/first"}, ran.failure
+    assert "No node takes the pod" in stuck.failure
+    cluster.wait_for(lambda: pods.names() == [], "the deletion of the pods")
+
+
+PROJECT = {
+    "config.yaml": """
+gateways:
+  warehouse:
+    connection: {type: duckdb, catalogs: {db: "{{ env_var('WAREHOUSE_DATABASE') }}"}}
+model_defaults: {dialect: duckdb, start: 2026-01-01}
+disable_anonymized_analytics: true
+""",
+    "first.sql": "MODEL (name staging.first, kind FULL); SELECT 1 AS a",
+}
+
+
+@on_a_cluster
+@makes_an_image
+def test_the_cron_jobs_pod_runs_what_is_due_and_writes_to_tmp_alone(cluster, pod_image):
+    """As it stands in the manifest, but for the image; the project is mounted, and planned by a container before it."""
+    job = copy.deepcopy(JOB)
+    spec = job["template"]["spec"]
+    (runner,) = spec["containers"]
+    files = [{"key": "config.yaml", "path": "config.yaml"}, {"key": "first.sql", "path": "models/first.sql"}]
+    spec["volumes"].append({"name": "project", "configMap": {"name": "project", "items": files}})
+    runner["volumeMounts"].append({"name": "project", "mountPath": "/project"})
+    runner["image"] = pod_image
+    plan = "sqlmesh --log-file-dir /tmp/logs --paths /project --gateway warehouse plan --skip-backfill --auto-apply --no-prompts"
+    spec["initContainers"] = [{**copy.deepcopy(runner), "name": "plan", "command": plan.split(), "args": []}]
+    secret = runner["envFrom"][0]["secretRef"]["name"]
+    namespace = cluster.new_namespace(MANIFESTS["namespace.yaml"]["metadata"]["labels"])
+
+    cluster.apply(
+        MANIFESTS["runner-service-account.yaml"],
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "project"}, "data": PROJECT},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": secret},
+            "stringData": {"WAREHOUSE_DATABASE": "/tmp/db.duckdb"},
+        },
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first"}, "spec": job},
+        namespace=namespace,
+    )
+    pod = cluster.wait_for(
+        lambda: next(
+            (
+                pod
+                for pod in cluster.pods("job-name=first", namespace)
+                if pod.status.phase in {"Succeeded", "Failed"}
+            ),
+            None,
+        ),
+        "the job's end",
+        seconds=120,
+    )
+
+    log = cluster.log(pod.metadata.name, namespace)
+    assert pod.status.phase == "Succeeded", f"{log}\n{pod.status}"
+    assert "1 executed, 0 skipped, 0 failed" in log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import time
@@ -104,8 +105,12 @@ class Cluster:
     def pod(self, name: str) -> Any:
         return self.core.read_namespaced_pod(name, self.namespace)
 
-    def log(self, name: str) -> str:
-        response = self.core.read_namespaced_pod_log(name, self.namespace, _preload_content=False)
+    def log(self, name: str, namespace: str | None = None) -> str:
+        """What the pod's first container wrote."""
+        container = self.core.read_namespaced_pod(name, namespace or self.namespace).spec.containers[0].name
+        response = self.core.read_namespaced_pod_log(
+            name, namespace or self.namespace, container=container, _preload_content=False
+        )
         return response.data.decode("utf-8", "replace")
 
     def delete_pod(self, name: str, grace_seconds: int = 0) -> None:
@@ -132,6 +137,24 @@ class Cluster:
         api = config.new_client_from_config(config_file=str(self.kubeconfig))
         api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:{account}")
         return api
+
+    def kubeconfig_of(self, account: str, namespace: str, path: Path) -> Path:
+        """A kubeconfig that is a service account, by a token as its pods have it."""
+        token = self.core.create_namespaced_service_account_token(
+            account, namespace, {"spec": {"expirationSeconds": 3600}}
+        )
+        settings = self.api.configuration
+        where = {"server": settings.host, "certificate-authority": settings.ssl_ca_cert}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "it", "cluster": {key: value for key, value in where.items() if value}}],
+            "users": [{"name": "account", "user": {"token": token.status.token}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "account"}}],
+            "current-context": "it",
+        }
+        path.write_text(json.dumps(content))  # JSON is YAML
+        return path
 
     def wait_for(self, condition: Callable[[], T], what: str, seconds: float = 60) -> T:
         """What the condition gives as soon as that is true.

@@ -1,9 +1,9 @@
-"""Where the shop's SQLMesh runs: on this host, or in a container of its own."""
+"""Where the shop's SQLMesh runs: on this host, in a container of its own, or in a pod of its own."""
 
 import os
 from pathlib import Path
 
-from dagster_sqlmesh_pipes import DockerLauncher, Launcher, SubprocessLauncher
+from dagster_sqlmesh_pipes import DockerLauncher, KubernetesLauncher, Launcher, SubprocessLauncher
 
 SHOP = Path(__file__).parent.parent
 
@@ -31,8 +31,22 @@ def launcher() -> Launcher:
                     "security_opt": ["no-new-privileges"],
                 },
             )
+        case "kubernetes":
+            return KubernetesLauncher(
+                image=os.environ["SHOP_RUNNER_IMAGE"],
+                image_pull_policy="IfNotPresent",
+                namespace=os.environ["SHOP_NAMESPACE"],
+                service_account_name="sqlmesh-runner",
+                # What the SQLMesh project's configuration asks for. The cluster hands it over: Dagster does not know it.
+                env_secrets=["shop-warehouse"],
+                resources={"requests": {"memory": "512Mi"}, "limits": {"memory": "1Gi"}},
+                # Nothing that a run writes stays.
+                container_config={"security_context": {"read_only_root_filesystem": True}},
+                volumes=[{"name": "tmp", "empty_dir": {}}],
+                volume_mounts=[{"name": "tmp", "mount_path": "/tmp"}],
+            )
         case other:
-            raise ValueError(f"SHOP_LAUNCHER is {other!r}: it is to be subprocess or docker.")
+            raise ValueError(f"SHOP_LAUNCHER is {other!r}: it is to be subprocess, docker or kubernetes.")
 
 
 def warehouse_env() -> dict[str, str]:
