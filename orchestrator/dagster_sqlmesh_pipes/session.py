@@ -215,6 +215,9 @@ class Session:
         runner = self._launcher.find(replace(call, name=handle.name))
         if runner is None:
             return None
+        if not isinstance(self._reader, RunnerOutputReader):
+            self._given_up(runner, handle)
+            return None
         self._handle, self._recorded = handle, recorded
         self._events = EventStream(handle.run_id)
         record_handle(
@@ -223,6 +226,21 @@ class Session:
             f"Found the runner of an earlier attempt: {runner.describe()}. Its results follow.",
         )
         return runner
+
+    def _given_up(self, runner: Runner, handle: Handle) -> None:
+        """End a runner whose messages go to where nobody reads them any more: two at once would make rows twice."""
+        runner.terminate()
+        deadline = time.monotonic() + self._launcher.grace_period_seconds
+        while runner.exit_code() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        runner.kill()
+        runner.close(succeeded=False)
+        over = replace(handle, is_over=True)
+        record_handle(
+            self._context,
+            over,
+            f"Ended the runner of an earlier attempt, {runner.describe()}: its messages are lost.",
+        )
 
     def _launched(self, call: RunnerCall) -> Runner:
         if self._launcher.outlives_dagster:  # written down before it is there, or it might not be found

@@ -28,8 +28,6 @@ from dagster_sqlmesh_pipes.launchers.launcher import Launcher, Runner, RunnerCal
 
 T = TypeVar("T")
 
-_STOP_SECONDS = 60.0
-"""How long a client may take to come back once its runner is to be killed: it may wait for a service, or read a log to its end."""
 _POLL_SECONDS = 0.05
 _OWN_FAULTS = (
     TypeError,
@@ -38,6 +36,7 @@ _OWN_FAULTS = (
     AttributeError,
     ImportError,
     NotImplementedError,
+    FileNotFoundError,
     PermissionError,
     dg.DagsterInvariantViolationError,
 )
@@ -65,6 +64,12 @@ class PipesClientLauncher(Launcher):
 
     command: list[str] = Field(
         default=["sqlmesh-runner"], description="How to call the runner where the client runs it."
+    )
+    stop_timeout_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long the client may take to come back once its runner is to be killed: it may wait for a service, or read "
+        "a log to its end. Then it is left alone, and the step fails.",
     )
     client: dg.ResourceDependency[dg.PipesClient]
     """The client."""
@@ -100,7 +105,9 @@ class PipesClientLauncher(Launcher):
                 f"{type(self.client).__name__}.run does not take what PipesClientLauncher's arguments give: "
                 f"{type(error).__name__}: {error}."
             ) from error
-        return _ClientRunner(self.client, reader, keywords, call, call.pipes)
+        return _ClientRunner(
+            self.client, reader, keywords, call, call.pipes, stop_seconds=self.stop_timeout_seconds
+        )
 
     def context_injector(self) -> dg.PipesContextInjector:
         return _ClientsOwnInjector()
@@ -159,12 +166,15 @@ class _ClientRunner(Runner):
         keywords: Mapping[str, Any],
         call: RunnerCall,
         session: dg.PipesSession,
+        *,
+        stop_seconds: float,
     ) -> None:
         self._client = client
         self._reader = reader
         self._keywords = keywords
         self._tell = call.tell
         self._session = session
+        self._stop_seconds = stop_seconds
         self._lock = threading.Lock()
         self._is_running = False
         self._is_asked_to_end = self._is_interrupted = self._is_killed = False
@@ -198,12 +208,12 @@ class _ClientRunner(Runner):
             self._interrupt()
 
     def kill(self) -> None:
-        """What runs on this host is killed; what does not is ended by the client, for which it has a minute."""
+        """What runs on this host is killed; what does not is ended by the client, as long as it takes, within bounds."""
         if self._over.is_set():
             return
         self._is_killed = True
         self._interrupt()
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + self._stop_seconds
         while not self._over.is_set() and time.monotonic() < deadline:
             self._signal_processes(signal.SIGKILL)
             self._over.wait(_POLL_SECONDS)
@@ -225,7 +235,7 @@ class _ClientRunner(Runner):
         name = self.describe()
         if self._is_left_alone:
             return Verdict(
-                cause=f"{name} did not come back within {_STOP_SECONDS:g} s of being interrupted: what it started may go on. End it there.",
+                cause=f"{name} did not come back within {self._stop_seconds:g} s of being interrupted: what it started may go on. End it there.",
                 started=self._has_opened,
                 ended=False,
                 how="was given up",
