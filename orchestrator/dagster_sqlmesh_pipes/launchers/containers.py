@@ -34,8 +34,8 @@ T = TypeVar("T")
 _LABEL = "dagster-sqlmesh-pipes"
 _ASK_SECONDS = 60
 """How long the engine may take to answer."""
-_RECONNECTS = 10
-"""How often a stream of output may break off before the run is given up."""
+_SETTLE_SECONDS = 5
+"""How long after the end of its output a container's own end may be told. After that the engine is asked for more output."""
 
 
 class DockerLauncher(Launcher):
@@ -166,6 +166,12 @@ class _ContainerRunner(Runner):
         self._image = image
         self._last_words: deque[bytes] = deque(maxlen=LAST_WORDS_LINES)
         self._torn = b""
+        self._stderr_taken = 0
+        self._stderr_to_skip = 0
+        """What was forwarded before the log was read again from its beginning."""
+        self._disturbances = 0
+        """How often the engine was out of reach, or said an end that was none."""
+        self._stream: Any = None
         self._exit_code: int | None = None
         self._verdict: Verdict | None = None
         self._removing = threading.Lock()
@@ -181,23 +187,27 @@ class _ContainerRunner(Runner):
         self._waiter.start()
 
     def output(self) -> Iterator[bytes]:
-        for attempt in range(_RECONNECTS + 1):
-            if attempt:
-                # The log from its beginning: what has been read is known by its number, and dropped. A torn line is ended.
-                yield b"\n"
-                self._stream = self._attach()
+        over = False
+        while True:
+            began_after_the_end, disturbances, broken = over, self._disturbances, False
             try:
-                for out, err in self._stream:
+                stream, self._stream = self._stream or self._attach(), None
+                for out, err in stream:
                     if err:
                         self._take_stderr(err)
                     if out:
                         yield out
-                self._waiter.join(timeout=_ASK_SECONDS)
-                if self._exit_code is not None or self._removed:
-                    return
             except OSError:
-                # The engine was restarted, or is out of reach for a moment.
-                self._waiter.join(timeout=1)
+                # The engine was restarted, or is out of reach for a moment; the waiter says when that is too long.
+                broken = True
+            self._waiter.join(timeout=1 if broken else _SETTLE_SECONDS)
+            over = not self._waiter.is_alive()
+            # An engine that stops ends the stream as the container's end does.
+            complete = not broken and disturbances == self._disturbances
+            if over and (complete or began_after_the_end):
+                return
+            # The log from its beginning: what has been read is known by its number, and dropped. A torn line is ended.
+            yield b"\n"
 
     def exit_code(self) -> int | None:
         return self._exit_code
@@ -231,9 +241,14 @@ class _ContainerRunner(Runner):
         return self._verdict
 
     def _attach(self) -> Any:
+        self._stderr_to_skip = self._stderr_taken
         return self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
 
     def _take_stderr(self, chunk: bytes) -> None:
+        skipped = min(self._stderr_to_skip, len(chunk))
+        self._stderr_to_skip -= skipped
+        chunk = chunk[skipped:]
+        self._stderr_taken += len(chunk)
         *lines, self._torn = (self._torn + chunk).split(b"\n")
         for line in lines:
             self._last_words.append(line + b"\n")
@@ -246,15 +261,15 @@ class _ContainerRunner(Runner):
         failures = 0
         while True:
             try:
-                status = int(self._container.wait(timeout=None)["StatusCode"])
+                self._container.wait(timeout=None)
                 self._container.reload()
-                state = self._container.attrs["State"]
             except NotFound:
                 if not self._removed:
                     self._verdict = Verdict(cause="Somebody removed the container.")
                 self._exit_code = -signal.SIGKILL
                 return
             except Exception as error:  # noqa: BLE001 - of requests, urllib3 or the engine; told if it stays
+                self._disturbances += 1
                 failures += 1
                 if failures > _ASK_SECONDS:
                     self._verdict = Verdict(
@@ -264,10 +279,18 @@ class _ContainerRunner(Runner):
                     return
                 time.sleep(1)
                 continue
+            state = self._container.attrs["State"]
+            if state["Running"]:
+                # An engine that stops, and lets its containers go on, answers whoever waits for one with a status of 0.
+                self._disturbances += 1
+                failures = 0
+                time.sleep(1)
+                continue
             if state.get("OOMKilled"):
                 limit = self._container.attrs["HostConfig"].get("Memory")
                 least = f": its limit is {limit / 2**20:,.0f} MiB." if limit else "."
                 self._verdict = Verdict(cause=f"It ran out of memory{least}")
+            status = int(state["ExitCode"])
             # As a process on this host would be told: a signal is a negative status.
             self._exit_code = {137: -signal.SIGKILL, 143: -signal.SIGTERM}.get(status, status)
             return
