@@ -23,14 +23,16 @@ fail() { echo "$*" >&2; exit 1; }
 command -v docker >/dev/null || fail "Docker is not installed: https://docs.docker.com/engine/install (Debian: apt-get install docker.io)."
 docker version >/dev/null 2>&1 ||
   fail "The Docker engine does not answer: start it, let this user ask it (\`docker version\` must work), or set DOCKER_HOST."
-if docker compose version >/dev/null 2>&1; then
-  compose=(docker compose)
-elif command -v docker-compose >/dev/null; then
-  compose=(docker-compose)
-else
-  fail "Docker Compose is not installed: https://docs.docker.com/compose/install (Debian: apt-get install docker-compose)."
-fi
-compose+=(--file docker/compose.yaml)
+
+with_compose() {
+  if docker compose version >/dev/null 2>&1; then
+    compose=(docker compose --file docker/compose.yaml)
+  elif command -v docker-compose >/dev/null; then
+    compose=(docker-compose --file docker/compose.yaml)
+  else
+    fail "Docker Compose is not installed: https://docs.docker.com/compose/install (Debian: apt-get install docker-compose)."
+  fi
+}
 
 image() {  # TAG DOCKERFILE CONTEXT OPTIONS...
   local made=$1 dockerfile=$2 context=$3
@@ -90,17 +92,20 @@ case ${1:-} in
     build
     ;;
   up)
+    with_compose
     build
     up
     echo "Dagster's UI: http://127.0.0.1:${DAGSTER_PORT:-3000}. \`make docker-down\` stops it."
     ;;
   demo)
+    with_compose
     build
     trap 'down >/dev/null 2>&1' EXIT
     up
     "${compose[@]}" exec -T code-location python demo.py launch webserver 3000
     ;;
   down)
+    with_compose
     shift
     down "$@"
     ;;

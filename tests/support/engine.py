@@ -99,11 +99,16 @@ class Containers:
 class OwnEngine:
     """A dockerd of a test's own, in a folder of its own, which can be stopped and started again.
 
+    Args:
+        options: of dockerd.
+        apart: in a network namespace of its own. Without a bridge of its own, dockerd would remove that of another one.
+
     Raises:
         RuntimeError: it does not start here; the message has its last words.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, apart: bool = False) -> None:
+        self._apart = ["unshare", "--net", "--"] if apart else []
         self._folder = Path(tempfile.mkdtemp(prefix="docker-"))
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,6 +124,7 @@ class OwnEngine:
         with log.open("a") as output:
             self._process = subprocess.Popen(
                 [
+                    *self._apart,
                     "dockerd",
                     f"--data-root={self._folder / 'data'}",
                     f"--exec-root={self._folder / 'exec'}",
