@@ -11,7 +11,13 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SQLMeshRunConfig, sqlmesh_assets
+from dagster_sqlmesh_pipes import (
+    Launcher,
+    SQLMeshProject,
+    SQLMeshResource,
+    SQLMeshRunConfig,
+    sqlmesh_assets,
+)
 from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME
 from support.warehouse import Warehouse, write
 
@@ -215,13 +221,14 @@ def on(engine: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a case is played: its warehouse and a Dagster instance."""
+    """Where a case is played: its warehouse, a Dagster instance, and how runners are started; by default on this host."""
 
     warehouse: Warehouse
     instance: dg.DagsterInstance
     execute: Callable[[str], object]
     """Executes SQL in the warehouse."""
     engine: str
+    launcher: Launcher | None = None
 
     def play(self, step: Step) -> Seen:
         warehouse = self.warehouse
@@ -251,7 +258,9 @@ class Stage:
         result = dg.materialize(
             [assets],
             instance=self.instance,
-            resources={"sqlmesh": warehouse.resource(**step.resource)},
+            resources={
+                "sqlmesh": warehouse.resource(launcher=self.launcher or warehouse.launcher(), **step.resource)
+            },
             selection=selection,
             raise_on_error=False,
         )

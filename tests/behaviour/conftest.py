@@ -9,8 +9,15 @@ import dagster as dg
 import pytest
 
 from behaviour.case import Case, Stage, execute_in_duckdb
+from dagster_sqlmesh_pipes import Launcher
+from support.engine import (  # noqa: F401 - pytest finds fixtures by name
+    containers,
+    docker_engine,
+    docker_host,
+)
 from support.postgres import postgres_server  # noqa: F401 - pytest finds fixtures by name
 from support.warehouse import (  # noqa: F401 - pytest finds fixtures by name
+    Warehouse,
     instance,
     make_warehouse,
     runner_bin,
@@ -27,7 +34,9 @@ def stage(
 ) -> Callable[..., Stage]:
     """Set a case's scene: the project written, the warehouse prepared, everything planned and nothing run."""
 
-    def set_up(case: Case, engine: str = "duckdb") -> Stage:
+    def set_up(
+        case: Case, engine: str = "duckdb", start: Callable[[Warehouse], Launcher] | None = None
+    ) -> Stage:
         warehouse = make_warehouse(case.models, case.files, engine=engine, deploy=False)
 
         def execute(sql: str) -> None:
@@ -39,7 +48,7 @@ def stage(
         if case.sql:
             execute(case.sql)
         warehouse.deploy()
-        return Stage(warehouse, instance, execute, engine)
+        return Stage(warehouse, instance, execute, engine, start(warehouse) if start else None)
 
     return set_up
 

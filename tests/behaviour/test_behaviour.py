@@ -40,6 +40,8 @@ FAMILIES = {
     "external": cases_external.CASES,
     "standalone": cases_standalone.CASES,
 }
+CORE = {family: next(case for case in cases if case.postgres) for family, cases in FAMILIES.items()}
+"""The case of each family that is played wherever runners run: in this process's neighbour, in a container, in a pod."""
 EVERYWHERE = bool(os.environ.get("BEHAVIOUR_EVERYWHERE"))
 
 

@@ -157,6 +157,9 @@ class OwnEngine:
             for file in self._folder.glob("exec/containerd/containerd.pid"):
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int(file.read_text()), signal.SIGTERM)
+            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for mount in reversed([mount for mount in mounts if mount.startswith(f"{self._folder}/")]):
+                subprocess.run(["umount", "--lazy", mount], check=False, timeout=60)
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
