@@ -92,9 +92,9 @@ class Namespace:
                 return pod
             if pod.status.phase == "Failed" or time.monotonic() > deadline:
                 why = [event.message for event in self._core.list_namespaced_event(self.name).items[-5:]]
-                raise DemoError(
-                    f"The pod {name} is not as it should be: it is {pod.status.phase}.\n" + "\n".join(why)
-                )
+                with contextlib.suppress(client.ApiException):  # there is no log where nothing started
+                    why.append(self.log(name))
+                raise DemoError("\n".join([f"The pod {name} is {pod.status.phase}.", *why]))
             time.sleep(0.3)
 
     def log(self, name: str) -> str:
@@ -107,13 +107,15 @@ class Namespace:
 
 
 def main() -> int:
-    core = client.CoreV1Api(config.new_client_from_config())
     try:
+        core = client.CoreV1Api(config.new_client_from_config())
         with namespace(core) as shop:
             return demo(shop)
+    except config.ConfigException as error:
+        print(f"KUBECONFIG names no cluster: {error}", file=sys.stderr)
     except DemoError as error:
         print(error, file=sys.stderr)
-        return 1
+    return 1
 
 
 @contextlib.contextmanager
