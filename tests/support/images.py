@@ -194,7 +194,9 @@ def _root_file_system(name: str, packages: tuple[str, ...]) -> Path:
 def _fill_wheels() -> None:
     """Everything that the images install, for the base's Python, in docker/wheels."""
     marker = WHEELS / ".made"
-    wanted = _digest([repr(REQUIREMENTS), repr(PYTHON)], [ROOT / "pyproject.toml"])
+    # Each requirement has a bound; the other lines of the file bring no wheel.
+    required = [line for line in (ROOT / "pyproject.toml").read_text().splitlines() if ">=" in line]
+    wanted = _digest([repr(REQUIREMENTS), repr(PYTHON), repr(required)], [])
     if marker.exists() and marker.read_text() == wanted:
         return
     python = ROOT / ".venv-runner" / "bin" / "python"
