@@ -231,8 +231,8 @@ def store_of(params: Mapping[str, object], names: Sequence[str]) -> Store | None
 
 
 def sentence(error: BaseException) -> str:
-    """What a driver's error says, on one line, without credentials."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    """What a driver's error says in its first line, without credentials."""
+    said = str(error).strip().partition("\n")[0].strip() or type(error).__name__
     if not isinstance(error, (OSError, DagsterPipesError)):
         said = f"{type(error).__name__}: {said}"
     return Masker().text(said if said.endswith(".") else f"{said}.")

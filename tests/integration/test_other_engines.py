@@ -3,6 +3,7 @@
 Annotations are not postponed: Dagster reads those of asset functions.
 """
 
+import inspect
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -424,6 +426,30 @@ def test_a_stock_client_is_asked_for_a_part_of_a_project(make_warehouse, instanc
     assert set(outcome.materialized) == {"staging/first"}
 
 
+class RememberingInjector(dg.PipesTempFileContextInjector):
+    """Keeps what it injects."""
+
+    @contextmanager
+    def inject_context(self, context: Any) -> Iterator[Any]:
+        self.injected = context
+        with super().inject_context(context) as params:
+            yield params
+
+
+def test_a_client_s_session_asks_nothing_of_the_event_log_for_each_asset(make_warehouse, instance):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"})
+    injector = RememberingInjector()
+    env = {"TEST_DATABASE": str(warehouse.database)}
+    client = dg.PipesSubprocessClient(env=env, context_injector=injector)
+
+    outcome = warehouse.materialize(instance, launcher=subprocess_launcher(warehouse, client=client))
+
+    assert outcome.success, outcome.failure
+    assert injector.injected["asset_keys"] is None
+    assert injector.injected["provenance_by_asset_key"] is None
+    assert injector.injected["extras"]["sqlmesh_pipes"]["models"] is None
+
+
 def test_results_of_a_stock_client_come_while_it_runs(make_waiting, instance, started, released):
     warehouse = make_waiting()
     thread, outcome = in_background(
@@ -707,3 +733,55 @@ def test_a_stock_client_in_a_container(make_warehouse, docker_engine: DockerEngi
     assert set(outcome.materialized) == {"staging/first"}
     assert outcome.status("staging/broken")[0] == "failed"
     assert outcome.status("staging/waiting") == ("skipped", "upstream_failed")
+
+
+GUIDE = (Path(__file__).parents[2] / "docs/other-engines.md").read_text()
+BLOCKS = [block.partition("```")[0] for block in GUIDE.split("```python\n")[1:]]
+
+
+@pytest.mark.parametrize(
+    "client", ["PipesECSClient", "PipesEMRServerlessClient", "PipesGlueClient", "PipesDatabricksClient"]
+)
+def test_the_guide_s_launchers_fit_their_clients(client, monkeypatch):
+    if client == "PipesDatabricksClient":
+        pytest.importorskip("dagster_databricks")
+        monkeypatch.setenv("DATABRICKS_HOST", "https://localhost")
+        monkeypatch.setenv("DATABRICKS_TOKEN", "tests")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    (block,) = [block for block in BLOCKS if f"client={client}(" in block]
+    names: dict[str, Any] = {}
+
+    exec(block, names)
+
+    launcher = names["launcher"]
+    keywords = launcher.arguments(["sqlmesh-runner", "run", "prod"])
+    assert type(launcher.client).__name__ == client
+    inspect.signature(launcher.client.run).bind(context=None, extras={}, **keywords)
+    assert "prod" in repr(keywords)
+
+
+def test_the_guide_s_script_for_glue_hands_everything_on(make_warehouse, tmp_path):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"})
+    messages = tmp_path / "messages"
+    handed_over = pipes_environment(warehouse, {"path": str(messages)})
+    (block,) = [block for block in BLOCKS if "shlex" in block]
+    script = tmp_path / "glue.py"
+    script.write_text(block)
+    given = {
+        "--sqlmesh-runner": f"run prod --project {warehouse.path}",
+        "--dagster-pipes-context": handed_over["DAGSTER_PIPES_CONTEXT"],
+        "--dagster-pipes-messages": handed_over["DAGSTER_PIPES_MESSAGES"],
+    }
+    done = subprocess.run(
+        [str(warehouse.bin / "python"), str(script), *(word for pair in given.items() for word in pair)],
+        env=warehouse.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    sent = [json.loads(line) for line in messages.read_text().splitlines() if line]
+    assert (sent[-2]["params"]["payload"]["status"], sent[-1]["method"]) == ("success", "closed")
