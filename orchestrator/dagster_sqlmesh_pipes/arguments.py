@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import dagster as dg
@@ -16,7 +17,7 @@ from jinja2 import StrictUndefined, Template
 from pydantic import BaseModel, Field
 
 from dagster_sqlmesh_pipes.due import Source
-from dagster_sqlmesh_pipes.launchers import Launcher, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import DockerLauncher, Launcher, SubprocessLauncher
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.schedules import Granularity
 from dagster_sqlmesh_pipes.translator import safe_name
@@ -169,7 +170,60 @@ class SubprocessLauncherArgs(LauncherArgs):
         )
 
 
-LAUNCHERS: tuple[type[LauncherArgs], ...] = (SubprocessLauncherArgs,)
+class DockerLauncherArgs(LauncherArgs):
+    """`DockerLauncher` in YAML: the runner is in a container. `project_dir` is then the project's directory in the container."""
+
+    type: Literal["docker"]
+    image: str = Field(description="The image, with a tag or a digest.", examples=["sqlmesh-runner:0.1.0"])
+    command: list[str] = Field(
+        default=["sqlmesh-runner"], description="How to call the runner in the container."
+    )
+    env: dict[str, str] = Field(
+        default={},
+        description="Variables for the runner's environment.",
+        examples=[{"PGPASSWORD": "{{ env.PGPASSWORD }}"}],
+    )
+    volumes: list[str] = Field(
+        default=[],
+        description="Mounts: a path from the component's folder on, or a volume's name, and where it is in the container.",
+        examples=[["../../../../warehouse:/project:ro"]],
+    )
+    network: str | None = Field(default=None, description="A network of the engine, or `host`.")
+    user: str | None = Field(
+        default=None, description="User and group in the container; by default the image's."
+    )
+    working_dir: str | None = Field(
+        default=None, description="Where the runner is started, in the container; by default the image's."
+    )
+    memory: str | None = Field(default=None, description="The most memory that the container gets: `2g`.")
+    cpus: float | None = Field(default=None, gt=0, description="The most processors that it gets.")
+    pull: Literal["missing", "always", "never"] = Field(
+        default="missing", description="When the image is pulled from its registry."
+    )
+    labels: dict[str, str] = Field(default={}, description="Labels of the container.")
+    docker_host: str | None = Field(
+        default=None, description="The engine: `tcp://…` or `unix://…`; by default as DOCKER_HOST says."
+    )
+    container_kwargs: dict[str, Any] = Field(
+        default={},
+        description="Any other keyword of the docker package's `containers.create`.",
+        examples=[{"read_only": True, "tmpfs": {"/tmp": ""}}],  # noqa: S108 - the container's own
+    )
+
+    def launcher(self, context: dg.ResolutionContext) -> Launcher:
+        given = {name: getattr(self, name) for name in self.model_fields_set if name != "type"}
+        volumes = [_mount(context, volume) for volume in self.volumes]
+        return DockerLauncher(**{**given, "volumes": volumes})
+
+
+def _mount(context: dg.ResolutionContext, volume: str) -> str:
+    """A mount whose path on the host is from the component's folder on; an absolute one is the engine's, and may be elsewhere."""
+    source, colon, target = volume.partition(":")
+    relative = os.sep in source and not Path(source).is_absolute()
+    return f"{_program(context, source) if relative else source}{colon}{target}"
+
+
+LAUNCHERS: tuple[type[LauncherArgs], ...] = (SubprocessLauncherArgs, DockerLauncherArgs)
 
 
 def resolve_launcher(context: dg.ResolutionContext, model: Any) -> Any:

@@ -21,6 +21,7 @@ from dagster.components.resolved.errors import ResolutionException
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
 from dagster_sqlmesh_pipes import (
+    DockerLauncher,
     DuplicateAssetKeyError,
     ManifestError,
     PartitionsError,
@@ -258,6 +259,8 @@ def test_a_selection_of_nothing_is_refused(load):
         ({"launcher": {"type": "rocket"}}, ["launcher", "subprocess"]),
         ({"launcher": {"command": ["sqlmesh-runner"]}}, ["launcher", "type"]),
         ({"launcher": {"type": "subprocess", "grace_period_seconds": 0}}, ["grace_period_seconds"]),
+        ({"launcher": {"type": "docker"}}, ["image"]),
+        ({"launcher": {"type": "docker", "image": "a:1", "memory_limit": "1g"}}, ["memory_limit"]),
         ({"schedule": {"granularity": "weekly"}}, ["granularity", "finest"]),
         ({"schedule": {"due": "maybe"}}, ["due", "state"]),
         ({"retry_policy": {"backoff": "SLOW"}}, ["backoff", "EXPONENTIAL"]),
@@ -314,6 +317,39 @@ def test_paths_are_from_the_component_s_folder_on_and_texts_stay_texts(
         assert made.component.launcher.python == str(sandbox.folder.parent.resolve() / "bin/python")
     with load(launcher={"type": "subprocess", "command": ["my-runner"], "python": None}) as made:
         assert made.component.launcher.command == ["my-runner"]
+
+
+def test_a_launcher_of_containers_has_every_setting_in_yaml_and_mounts_from_the_components_folder_on(
+    load, sandbox, monkeypatch
+):
+    monkeypatch.setenv("RELEASE", "1.10")
+    settings = {
+        "image": "sqlmesh-runner:{{ env.RELEASE }}",
+        "command": ["/opt/runner/bin/sqlmesh-runner"],
+        "env": {"RELEASE": "{{ env.RELEASE }}"},
+        "volumes": ["../../wh:/project:ro", "data:/data", "/srv/seeds:/seeds"],
+        "network": "warehouse",
+        "user": "1000",
+        "working_dir": "work",
+        "memory": "2g",
+        "cpus": 1.5,
+        "pull": "never",
+        "labels": {"team": "data"},
+        "docker_host": "tcp://docker.example.com:2376",
+        "container_kwargs": {"read_only": True, "tmpfs": {"/tmp": ""}},
+        "grace_period_seconds": 7,
+    }
+    assert settings.keys() == DockerLauncher.model_fields.keys()
+
+    with load(launcher={"type": "docker", **settings}) as made:
+        launcher = made.component.launcher
+        folder = sandbox.folder.parent.parent.resolve()
+        assert {name: getattr(launcher, name) for name in settings} == {
+            **settings,
+            "image": "sqlmesh-runner:1.10",
+            "env": {"RELEASE": "1.10"},
+            "volumes": [f"{folder / 'wh'}:/project:ro", "data:/data", "/srv/seeds:/seeds"],
+        }
 
 
 TRANSLATIONS: dict[str, tuple[dict[str, object], Callable[[dg.AssetSpec], object], object]] = {

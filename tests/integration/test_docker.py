@@ -8,9 +8,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_sqlmesh_pipes import DockerLauncher, LaunchError, Runner, RunnerCall
+from integration.test_component import Sandbox
+from support.engine import LABEL
 from support.waiting import wait_for
+from support.warehouse import Outcome
 
 # The first test makes a base and the image, where they are not there yet: minutes on a busy machine.
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(1500)]
@@ -179,3 +183,29 @@ def test_what_cannot_be_started_is_told_in_a_sentence(containers, settings, word
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.transient is transient
+
+
+def test_a_component_makes_its_manifest_and_runs_in_containers_by_yaml_alone(shop, containers, instance):
+    folder = str(shop.path.parent)
+    launcher = {
+        "type": "docker",
+        "image": containers.engine.image,
+        "network": "none",
+        "user": "0",
+        "volumes": [f"{shop.path}:/project", f"{folder}:{folder}"],
+        "env": shop.env,
+        "labels": {LABEL: containers.test},
+    }
+    if containers.engine.host:
+        launcher["docker_host"] = containers.engine.host
+    with create_defs_folder_sandbox() as made:
+        sandbox = Sandbox(made, {"project_dir": "/project"})  # where it is in the container, and nowhere here
+        sandbox.write(launcher=launcher, select="raw.*", schedule=None)
+
+        sandbox.refresh()
+        with sandbox.load() as loaded:
+            job = loaded.defs.resolve_job_def(loaded.job.name)
+            result = job.execute_in_process(instance=instance)
+
+    outcome = Outcome.read(instance, result.run_id)
+    assert set(outcome.materialized) == {"raw/customers", "raw/orders", "raw/products"}
