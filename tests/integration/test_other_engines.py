@@ -785,3 +785,31 @@ def test_the_guide_s_script_for_glue_hands_everything_on(make_warehouse, tmp_pat
     assert done.returncode == 0, done.stderr
     sent = [json.loads(line) for line in messages.read_text().splitlines() if line]
     assert (sent[-2]["params"]["payload"]["status"], sent[-1]["method"]) == ("success", "closed")
+
+
+@pytest.mark.xdist_group("docker")
+@pytest.mark.timeout(1500)
+def test_cancelling_stops_the_container_of_a_stock_client(
+    make_waiting, docker_engine: DockerEngine, start_worker, started, monkeypatch
+):
+    if docker_engine.host is not None:
+        monkeypatch.setenv("DOCKER_HOST", docker_engine.host)
+    warehouse = make_waiting()
+    folder = str(warehouse.path.parent)
+    settings = {"volumes": [f"{folder}:{folder}"], "user": "0", "network_mode": "none", "auto_remove": True}
+    worker = start_worker(
+        warehouse,
+        f"PipesDockerClient(env={{'TEST_DATABASE': {str(warehouse.database)!r}}})",
+        imports="from dagster_docker import PipesDockerClient",
+        command=["sqlmesh-runner"],
+        arguments=f"lambda command: {{'image': {docker_engine.image!r}, 'command': command, 'container_kwargs': {settings!r}}}",
+        grace=30,
+    )
+    wait_for(started.exists)
+    time.sleep(2)  # what the first model reported is on its way
+    worker.process.send_signal(signal.SIGTERM)
+    outcome = worker.ended()
+
+    assert runners(warehouse) == []
+    assert not outcome.success
+    assert set(outcome.materialized) == {"staging/first"}
