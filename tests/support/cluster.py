@@ -53,7 +53,9 @@ class Cluster:
     def new_namespace(self, labels: Mapping[str, str] = {}) -> str:
         """One more namespace, removed with the session."""
         name = f"sqlmesh-tests-{secrets.token_hex(4)}"
-        self.core.create_namespace({"metadata": {"name": name, "labels": dict(labels)}})
+        # By the label one finds what a session that was killed has left behind.
+        labels = {"app.kubernetes.io/part-of": "dagster-sqlmesh-pipes-tests", **labels}
+        self.core.create_namespace({"metadata": {"name": name, "labels": labels}})
         self._namespaces.append(name)
         # Pods are refused until the namespace has its service account.
         self.wait_for(
