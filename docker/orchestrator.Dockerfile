@@ -21,6 +21,7 @@
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
+LABEL org.opencontainers.image.title=sqlmesh-orchestrator
 ARG EXTRAS="docker,k8s"
 # With SQLAlchemy 2.1, the addresses that dagster-postgres 0.29 makes are taken for another driver than the one it brings.
 ARG PACKAGES="dagster-webserver dagster-postgres sqlalchemy<2.1"
@@ -36,6 +37,7 @@ COPY shared_protocol/ /src/shared_protocol/
 RUN /opt/dagster/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP_ARGS} "/src[dagster,${EXTRAS}]"
 
 FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title=sqlmesh-orchestrator
 COPY --from=build /opt/dagster /opt/dagster
 RUN useradd --uid 10002 --create-home dagster && mkdir -p /code /opt/dagster_home/storage \
  && chown -R dagster /code /opt/dagster_home

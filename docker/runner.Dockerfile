@@ -20,6 +20,7 @@
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
+LABEL org.opencontainers.image.title=sqlmesh-runner
 ARG SQLMESH_VERSION=""
 ARG ENGINES=""
 ARG PACKAGES=""
@@ -37,6 +38,7 @@ RUN /opt/runner/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP
       "/src[sqlmesh]" "sqlmesh${SQLMESH_VERSION:+==${SQLMESH_VERSION}}"
 
 FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title=sqlmesh-runner
 COPY --from=build /opt/runner /opt/runner
 RUN useradd --uid 10001 --create-home runner && mkdir /project && chown runner /project
 # SQLMesh writes into the home directory, and its cache into the project: on a read-only file system /tmp is what there is.

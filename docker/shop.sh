@@ -38,7 +38,7 @@ image() {  # TAG DOCKERFILE CONTEXT OPTIONS...
   local made=$1 dockerfile=$2 context=$3
   shift 3
   echo "Building $made ..." >&2
-  docker build --quiet --file "$dockerfile" --tag "$made" "$@" "$context" >/dev/null
+  docker build --quiet --force-rm --file "$dockerfile" --tag "$made" "$@" "$context" >/dev/null
 }
 
 build() {

@@ -147,7 +147,7 @@ def test_a_version_of_sqlmesh_that_does_not_exist_ends_the_build(docker_engine):
     file = str(images.ROOT / "docker/runner.Dockerfile")
 
     done = subprocess.run(
-        ["docker", *where, "build", "--file", file, *given, str(images.ROOT)],
+        ["docker", *where, "build", "--force-rm", "--file", file, *given, str(images.ROOT)],
         capture_output=True,
         text=True,
         timeout=600,

@@ -126,7 +126,19 @@ def _build(
     tag: str, dockerfile: Path, context: Path, arguments: Mapping[str, str], host: str | None, *options: str
 ) -> None:
     given = [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
-    _docker(host, "build", "--quiet", "--file", str(dockerfile), "--tag", tag, *given, *options, str(context))
+    _docker(
+        host,
+        "build",
+        "--quiet",
+        "--force-rm",
+        "--file",
+        str(dockerfile),
+        "--tag",
+        tag,
+        *given,
+        *options,
+        str(context),
+    )
 
 
 def _once(tag: str, host: str | None, make: Callable[[], None]) -> str:
@@ -152,6 +164,10 @@ def _forget_others(tag: str, host: str | None) -> None:
         made = datetime.fromtimestamp(int(seen.stdout or 0), timezone.utc)
         if other != tag and datetime.now(timezone.utc) - made > KEEP:
             _docker(host, "image", "rm", other, check=False)  # refused while a container uses it
+    old = ["--filter", f"until={KEEP.total_seconds():.0f}s"]
+    for title in ("sqlmesh-runner", "sqlmesh-orchestrator"):  # the stages that they were built in
+        label = f"label=org.opencontainers.image.title={title}"
+        _docker(host, "image", "prune", "--force", "--filter", label, *old, check=False)
 
 
 def _debian(name: str, packages: tuple[str, ...], host: str | None) -> str:
