@@ -32,7 +32,7 @@ from dagster_sqlmesh_pipes.compat import (
     unrecorded,
 )
 from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
-from dagster_sqlmesh_pipes.launchers import Launcher, Runner, RunnerCall
+from dagster_sqlmesh_pipes.launchers import Launcher, Runner, RunnerCall, Verdict
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.pipes import (
     Closed,
@@ -395,7 +395,13 @@ class Session:
             case "failed":
                 raise self._failure(finished)
             case "interrupted":
-                raise dg.Failure("The SQLMesh run was stopped before its end.", allow_retries=True)
+                verdict = runner.verdict()
+                said = f" {verdict.cause}" if verdict is not None else ""
+                raise dg.Failure(
+                    f"The SQLMesh run was stopped before its end.{said}",
+                    metadata=_details(verdict),
+                    allow_retries=True,
+                )
             case "error":
                 raise self._failure(finished)
 
@@ -448,7 +454,14 @@ class Session:
             parts.append(f"It last wrote:\n{last_words}")
         # A process that is killed may fare better next time; one that exits by itself says the same again.
         transient = verdict.transient if verdict is not None else code is not None and code < 0
-        return dg.Failure(" ".join(parts), allow_retries=transient)
+        return dg.Failure(" ".join(parts), metadata=_details(verdict), allow_retries=transient)
+
+
+def _details(verdict: Verdict | None) -> dict[str, Any]:
+    """What a verdict has beside its sentence, for a failure's metadata."""
+    if verdict is None or not verdict.details:
+        return {}
+    return {"surroundings": dg.MetadataValue.md(f"```\n{verdict.details}\n```")}
 
 
 def _has_ended(runner: Runner) -> bool:

@@ -24,6 +24,10 @@ _MESSAGE = b'{"__dagster_pipes_version"'
 _STAMP_CHARS = 36
 
 
+class LogUnavailableError(Exception):
+    """The node has no such log, not yet or not any more; it says so in the stream, in a line without a time."""
+
+
 class PodLog:
     """The log of one container.
 
@@ -43,6 +47,7 @@ class PodLog:
         """Lines from where the last call left off, without their times, until the stream ends.
 
         Raises:
+            LogUnavailableError: the node does not have it.
             urllib3.exceptions.HTTPError, kubernetes.client.ApiException: the stream broke off.
         """
         again = self._last
@@ -59,8 +64,7 @@ class PodLog:
             for line in _lines(response):
                 stamp, space, text = line.partition(b" ")
                 if not space or not _is_stamp(stamp):
-                    yield line  # a piece of a line, of a kubelet that stamps pieces
-                    continue
+                    raise LogUnavailableError(line.decode("utf-8", "replace").strip())
                 is_event = text.startswith(_MESSAGE)
                 if again and not is_event and (_is_before(stamp, again) or (stamp == again and text in seen)):
                     continue

@@ -8,12 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launchers.launcher import LAST_WORDS_LINES, Runner, Verdict
 from dagster_sqlmesh_pipes.launchers.pod_api import PodApi, unreachable, words
-from dagster_sqlmesh_pipes.launchers.pod_logs import PodLog
+from dagster_sqlmesh_pipes.launchers.pod_logs import LogUnavailableError, PodLog
 from dagster_sqlmesh_pipes.launchers.pod_state import PodState, state_of, verdict_on
 
 _STUCK_SECONDS = 30
@@ -102,6 +103,9 @@ class PodRunner(Runner):
                     yield line
                 if was_over:
                     break
+            except LogUnavailableError:
+                if was_over:
+                    break
             except unreachable() as error:
                 if was_over and (self._is_gone or getattr(error, "status", 0) in (400, 404)):
                     break
@@ -143,7 +147,8 @@ class PodRunner(Runner):
         has_run = self._started.is_set() and self._ended.is_set()
         if not self._is_gone and (not is_kept or not has_run or runs_on):
             self._was_asked = True
-            self._delete(0 if has_run and not runs_on else self._grace_seconds)
+            # Zero where nothing runs: else the pod would be gone from the API before its containers are.
+            self._delete(self._grace_seconds if has_run and runs_on else 0)
         self._ended.set()
         self._api.close()
 
@@ -263,6 +268,10 @@ class PodRunner(Runner):
             verdict = verdict_on(
                 self._pod, self._api.events(self._pod), was_deleted=self._is_gone, was_asked=self._was_asked
             )
+            if (
+                verdict is not None and self._started.is_set()
+            ):  # an evicted pod forgets that it had containers
+                verdict = replace(verdict, started=True)
         self._conclude(code, verdict)
 
     def _conclude(self, code: int, verdict: Verdict | None) -> None:

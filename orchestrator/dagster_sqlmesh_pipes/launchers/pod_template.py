@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def build_pod(launcher: KubernetesLauncher, call: RunnerCall) -> dict[str, Any]:
         if launcher.active_deadline_seconds is not None:
             spec["active_deadline_seconds"] = launcher.active_deadline_seconds
 
-        meta["name"] = call.name
+        meta["name"] = call.name or f"sqlmesh-{uuid.uuid4().hex[:16]}"
         meta["labels"] = {
             **get_common_labels(),  # type: ignore[no-untyped-call]  # it has no annotations
             "app.kubernetes.io/component": "sqlmesh-runner",
