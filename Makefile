@@ -57,7 +57,7 @@ docker-down:  ## Stop what docker-dev left running, and forget its data.
 .PHONY: k8s-demo
 k8s-demo: $(VENV)/.installed  ## Run the example in pods of the cluster that KUBECONFIG names, in a namespace of its own.
 	@$(if $(SHOP_RUNNER_IMAGE),:,docker/shop.sh build)
-	@DEMO_DIR="$(DEMO_DIR)/k8s" SHOP_RUNNER_IMAGE="$(or $(SHOP_RUNNER_IMAGE),shop-runner:0.1.0)" PYTHONPATH="$(SHOP)" \
+	@DEMO_DIR="$(DEMO_DIR)/k8s" SHOP_RUNNER_IMAGE="$(or $(SHOP_RUNNER_IMAGE),shop-runner:$(or $(SHOP_TAG),0.1.0))" PYTHONPATH="$(SHOP)" \
 		$(VENV)/bin/python "$(SHOP)/demo_in_pods.py"
 
 # The plan leaves the work to the run: nothing is backfilled.
