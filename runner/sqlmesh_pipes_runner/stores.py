@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from dagster_pipes import (
@@ -47,6 +49,7 @@ class Store:
         loader: of Dagster, from the client.
         writer: of Dagster, from the client.
         look: asks the store for a bucket, and raises what the driver does if there is none.
+        folder: where a path is, of a store that is a folder.
     """
 
     name: str
@@ -56,7 +59,19 @@ class Store:
     connect: Callable[[], Any] = lambda: None
     loader: Callable[[Any], PipesContextLoader]
     writer: Callable[[Any], PipesBlobStoreMessageWriter[Any]]
-    look: Callable[[Any, str], object] = lambda client, place: os.stat(place)  # noqa: PTH116 - of a name that may be no path
+    look: Callable[[Any, str], object] = lambda client, path: Path(path).stat()
+
+    folder: Callable[[str], Path] | None = None
+
+    def uploader(
+        self, writer: PipesBlobStoreMessageWriter[Any], params: Mapping[str, Any]
+    ) -> Callable[[str, int], None]:
+        """What puts an object there, of its text and its number: whole or not at all."""
+        if self.folder is not None:
+            folder = self.folder(params[self.parameter])
+            return lambda text, number: _put(folder / f"{number}.json", text)
+        channel = writer.make_channel(params)
+        return lambda text, number: channel.upload_messages_chunk(StringIO(text), number)
 
     def place(self, params: Mapping[str, object]) -> str:
         """Where parameters point to, for messages."""
@@ -174,7 +189,8 @@ STORES: Mapping[str, Store] = {
             scheme="dbfs:",
             loader=lambda client: PipesDbfsContextLoader(),
             writer=lambda client: PipesDbfsMessageWriter(),
-            look=lambda client, path: os.stat(f"/dbfs/{path.lstrip('/')}"),  # noqa: PTH116 - a mount of Databricks
+            look=lambda client, path: _mounted(path).stat(),
+            folder=lambda path: _mounted(path),
         ),
         Store(
             name="volumes",
@@ -182,10 +198,26 @@ STORES: Mapping[str, Store] = {
             scheme="",
             loader=lambda client: PipesDefaultContextLoader(),
             writer=lambda client: PipesUnityCatalogVolumesMessageWriter(),
+            folder=Path,
         ),
     )
 }
 """By name. ``volumes`` are Databricks' Unity Catalog volumes, and any folder that both sides see."""
+
+
+def _mounted(path: str) -> Path:
+    return Path("/dbfs", path.lstrip("/"))
+
+
+def _put(file: Path, text: str) -> None:
+    """A file that a reader never sees half of, where the file system can rename."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    try:
+        partial.replace(file)
+    except OSError:
+        file.write_text(text, encoding="utf-8")
+        partial.unlink()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -452,10 +451,8 @@ class RunnerMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
         place = store.place(params)
         self._writer = store.message_writer()
         with stores.reached(f"Messages to Dagster cannot be written to {place}"):
-            stock = self._writer.make_channel(params)
-        self._channel = ObjectChannel(
-            lambda text, number: stock.upload_messages_chunk(StringIO(text), number), place
-        )
+            upload = store.uploader(self._writer, params)
+        self._channel = ObjectChannel(upload, place)
         try:
             with _terminal_in_messages(params, self._channel):
                 yield self._channel

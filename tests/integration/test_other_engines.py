@@ -199,6 +199,39 @@ def test_a_part_of_a_project_is_asked_for_through_s3(make_warehouse, bucket, ins
     assert set(outcome.materialized) == {"staging/first"}
 
 
+class FolderReader(dg.PipesBlobStoreMessageReader):
+    """A user's own: of a folder that both sides see."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(interval=0)
+        self._folder = folder
+
+    @contextmanager
+    def get_params(self) -> Iterator[Mapping[str, Any]]:
+        self._folder.mkdir()
+        yield {"path": str(self._folder)}
+
+    def messages_are_readable(self, params: Mapping[str, Any]) -> bool:
+        return True
+
+    def download_messages_chunk(self, index: int, params: Mapping[str, Any]) -> str | None:
+        file = self._folder / f"{index}.json"
+        return file.read_text() if file.exists() else None
+
+    def no_messages_debug_text(self) -> str:
+        return "Attempted to read messages from a folder."
+
+
+def test_a_reader_of_the_user_s_own_is_told_to_the_runner_by_a_variable(make_warehouse, instance, tmp_path):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"}, SQLMESH_RUNNER_PIPES="volumes")
+    assets = assets_through(warehouse, FolderReader(tmp_path / "messages"))
+
+    outcome = warehouse.materialize(instance, assets=assets)
+
+    assert outcome.success, outcome.failure
+    assert set(outcome.materialized) == {"staging/first"}
+
+
 def test_one_reader_serves_one_run_after_the_other(make_warehouse, bucket, instance):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"}, **bucket.env)
     assets = assets_through(warehouse, bucket.reader())

@@ -4,7 +4,6 @@ import itertools
 import json
 import threading
 import time
-from io import StringIO
 
 import pytest
 
@@ -195,9 +194,25 @@ def test_the_stores_are_those_of_the_option():
     assert list(option.type.choices) == list(STORES)
 
 
-def test_a_folder_that_both_sides_see_takes_objects(tmp_path):
+def test_a_reader_never_sees_half_of_an_object_in_a_folder(tmp_path):
     params = {"path": str(tmp_path)}
     store = store_of(params, ["volumes"])
-    stock = store.message_writer().make_channel(params)
-    stock.upload_messages_chunk(StringIO("text"), 1)
-    assert (tmp_path / "1.json").read_text() == "text"
+    upload = store.uploader(store.message_writer(), params)
+    over = threading.Event()
+    torn = []
+
+    def look():
+        while not over.is_set():
+            torn.extend(
+                len(text) for file in tmp_path.glob("*.json") if len(text := file.read_text()) != 2_000_000
+            )
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(50):
+        upload("x" * 2_000_000, 1)
+    over.set()
+    thread.join()
+
+    assert torn == []
+    assert [file.name for file in tmp_path.iterdir()] == ["1.json"]
