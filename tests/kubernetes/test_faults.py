@@ -19,6 +19,7 @@ import pytest
 
 from dagster_sqlmesh_pipes import RunnerCall
 from dagster_sqlmesh_pipes.launchers import answer
+from support.daemon import daemon
 from support.pods import Pods
 from support.waiting import wait_for
 from support.warehouse import Outcome, Warehouse
@@ -269,8 +270,8 @@ def test_a_step_worker_that_was_killed_finds_its_pod_again_and_reads_on(pods, sl
         wait_for(lambda: instance.get_latest_materialization_event(FIRST) is not None, seconds=120)
         (before,) = pods.names()
         (run,) = instance.get_runs()
-        (started,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_WORKER_STARTED)
-        os.kill(int(re.search(r"pid: (\d+)", started.message)[1]), signal.SIGKILL)
+        (captured,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
+        os.kill(int(re.search(r"pid: (\d+)", captured.message)[1]), signal.SIGKILL)
         wait_for(lambda: finished(instance), seconds=120)
 
         run = finished(instance)

@@ -183,13 +183,15 @@ class PodApi:
         where = f"in the namespace {self.namespace}"
         if status == 403 and "exceeded quota" in said:
             return LaunchError(f"The pod does not fit into a quota {where}: {said}.", transient=True)
-        if status in (401, 403):
+        if status == 401 or (status == 403 and "cannot create resource" in said):
             return LaunchError(
                 f"Dagster may not create pods {where}: {said}. Give its service account the role of docker/k8s/."
             )
         if status == 404:
             return LaunchError(f"The pod cannot be made: {said}. Create the namespace, or set namespace.")
-        if status and status < 500:
+        if (
+            status and status < 500
+        ):  # an unknown service account, the namespace's pod security standard, a webhook's veto
             return LaunchError(f"The cluster does not take the pod: {said}.")
         return LaunchError(f"The cluster cannot be reached: {said}.", transient=True)
 

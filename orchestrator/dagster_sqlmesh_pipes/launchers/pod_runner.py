@@ -15,7 +15,7 @@ from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launchers.launcher import LAST_WORDS_LINES, Runner, Verdict
 from dagster_sqlmesh_pipes.launchers.pod_api import PodApi, unreachable, words
 from dagster_sqlmesh_pipes.launchers.pod_logs import LogUnavailableError, PodLog
-from dagster_sqlmesh_pipes.launchers.pod_state import PodState, state_of, verdict_on
+from dagster_sqlmesh_pipes.launchers.pod_state import PodState, latest_warning, state_of, verdict_on
 
 _STUCK_SECONDS = 30
 """How long a pod may wait for what hardly ever comes: an image that cannot be pulled, a secret that is not there."""
@@ -177,6 +177,13 @@ class PodRunner(Runner):
         return None
 
     def _watch(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: nobody is to wait for what it will not say
+            cause = f"The pod's state could not be followed: {error!r}."
+            self._conclude(-signal.SIGKILL, Verdict(cause=cause, started=self._started.is_set(), ended=False))
+
+    def _follow(self) -> None:
         """Follow the pod to its end, over restarts of the API server."""
         away_since: float | None = None
         while not self._ended.is_set():
@@ -234,9 +241,9 @@ class PodRunner(Runner):
             self._say(state.waits_for)
         elif now > self._news_at:
             self._news_at = now + _NEWS_SECONDS
-            warnings = [event for event in self._api.events(self._pod) if event.get("type") == "Warning"]
-            if warnings:
-                self._say(str(warnings[-1].get("message", "")))
+            warning = latest_warning(self._api.events(self._pod))
+            if warning:
+                self._say(warning)
         self._stuck_since = (self._stuck_since or now) if state.is_stuck else None
         is_stuck = self._stuck_since is not None and now - self._stuck_since > _STUCK_SECONDS
         if state.is_hopeless or is_stuck or now - self._began > self._start_timeout:

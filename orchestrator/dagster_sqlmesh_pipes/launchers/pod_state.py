@@ -195,12 +195,21 @@ def _cause(
         if state.waits_for:
             return state.waits_for
         if state.has_failed or status.get("phase") == "Pending":
-            warnings = [event for event in events if event.get("type") == "Warning"]
-            told = warnings[-1].get("message", "") if warnings else said
+            told = latest_warning(events) or said
             return _sentence(
                 "Its node does not get it to start" if not state.has_failed else "It failed", told
             )
     return None
+
+
+def latest_warning(events: Sequence[Mapping[str, Any]]) -> str:
+    """What the cluster last warned of; one of its network's setup keeps no pod from starting."""
+    warnings = [
+        event
+        for event in events
+        if event.get("type") == "Warning" and event.get("reason") != "MissingClusterDNS"
+    ]
+    return str(warnings[-1].get("message", "")) if warnings else ""
 
 
 def describe(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:
