@@ -40,6 +40,7 @@ class PodLog:
         self._last: bytes = b""
         self._same: set[bytes] = set()
         """Lines of the last line's time."""
+        self._torn: list[bytes] = []
         self._server_ahead = 0.0
         """Seconds by which the API server's clock is ahead of this one's."""
 
@@ -61,7 +62,8 @@ class PodLog:
             date = response.headers.get("Date")
             if date:
                 self._server_ahead = parsedate_to_datetime(date).timestamp() - time.time()
-            for line in _lines(response):
+            self._torn.clear()
+            for line in _lines(response, self._torn):
                 stamp, space, text = line.partition(b" ")
                 if not space or not _is_stamp(stamp):
                     raise LogUnavailableError(line.decode("utf-8", "replace").strip())
@@ -78,16 +80,20 @@ class PodLog:
             response.close()
             response.release_conn()
 
+    def rest(self) -> bytes:
+        """The last line, where it has no break: known when the log is at its end, for otherwise it comes again, whole."""
+        return b"".join(line.partition(b" ")[2] for line in self._torn)
 
-def _lines(response: HTTPResponse) -> Iterator[bytes]:
-    """Whole lines with their breaks. A torn event at the end is left out: it comes again, whole."""
+
+def _lines(response: HTTPResponse, torn_end: list[bytes]) -> Iterator[bytes]:
+    """Whole lines with their breaks; what follows the last break is put aside."""
     torn = b""
     for chunk in response.stream(_CHUNK, decode_content=False):
         *lines, torn = (torn + chunk).split(b"\n") if torn else chunk.split(b"\n")
         for line in lines:
             yield line + b"\n"
-    if torn and _MESSAGE not in torn:
-        yield torn + b"\n"
+    if torn:
+        torn_end.append(torn)
 
 
 def _is_stamp(word: bytes) -> bool:

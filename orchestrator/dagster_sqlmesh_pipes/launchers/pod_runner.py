@@ -112,6 +112,10 @@ class PodRunner(Runner):
                 if was_over and time.monotonic() - self._ended_at > self._unreachable_timeout:
                     break
             self._ended.wait(_RETRY_SECONDS)
+        rest = self._log.rest()
+        if rest:
+            self._last_words.append(rest)
+            yield rest
         self._all_read = True
 
     def exit_code(self) -> int | None:
