@@ -8,16 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import dagster as dg
 from dagster.components import Resolvable, Resolver
 from dagster.components.core.context import ComponentDeclLoadContext
 from jinja2 import StrictUndefined, Template
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from dagster_sqlmesh_pipes.due import Source
-from dagster_sqlmesh_pipes.launchers import DockerLauncher, Launcher, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import DockerLauncher, KubernetesLauncher, Launcher, SubprocessLauncher
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.schedules import Granularity
 from dagster_sqlmesh_pipes.translator import safe_name
@@ -223,7 +223,31 @@ def _mount(context: dg.ResolutionContext, volume: str) -> str:
     return f"{_program(context, source) if relative else source}{colon}{target}"
 
 
-LAUNCHERS: tuple[type[LauncherArgs], ...] = (SubprocessLauncherArgs, DockerLauncherArgs)
+class _KubernetesLauncherArgs(LauncherArgs):
+    """`KubernetesLauncher` in YAML: the runner is in a pod. `project_dir` is then the project's directory in the pod."""
+
+    type: Literal["kubernetes"]
+
+    def launcher(self, context: dg.ResolutionContext) -> Launcher:
+        given = {name: getattr(self, name) for name in self.model_fields_set if name != "type"}
+        return KubernetesLauncher(**given)
+
+
+# None of its settings means something else in YAML: they are the launcher's own, with its descriptions.
+KubernetesLauncherArgs = create_model(
+    "KubernetesLauncherArgs",
+    __base__=_KubernetesLauncherArgs,
+    __doc__=_KubernetesLauncherArgs.__doc__,
+    **cast(
+        "Any", {name: (field.annotation, field) for name, field in KubernetesLauncher.model_fields.items()}
+    ),
+)
+
+LAUNCHERS: tuple[type[LauncherArgs], ...] = (
+    SubprocessLauncherArgs,
+    DockerLauncherArgs,
+    KubernetesLauncherArgs,
+)
 
 
 def resolve_launcher(context: dg.ResolutionContext, model: Any) -> Any:

@@ -23,6 +23,7 @@ from dagster.components.testing import DefsFolderSandbox, create_defs_folder_san
 from dagster_sqlmesh_pipes import (
     DockerLauncher,
     DuplicateAssetKeyError,
+    KubernetesLauncher,
     ManifestError,
     PartitionsError,
     SelectionError,
@@ -30,6 +31,7 @@ from dagster_sqlmesh_pipes import (
     SQLMeshProjectComponent,
     SubprocessLauncher,
 )
+from dagster_sqlmesh_pipes.arguments import KubernetesLauncherArgs
 from sqlmesh_pipes_protocol.manifest import load_manifest, write_manifest
 from support.warehouse import Outcome, Warehouse, write
 
@@ -261,6 +263,8 @@ def test_a_selection_of_nothing_is_refused(load):
         ({"launcher": {"type": "subprocess", "grace_period_seconds": 0}}, ["grace_period_seconds"]),
         ({"launcher": {"type": "docker"}}, ["image"]),
         ({"launcher": {"type": "docker", "image": "a:1", "memory_limit": "1g"}}, ["memory_limit"]),
+        ({"launcher": {"type": "kubernetes", "image": "a:1", "name_space": "n"}}, ["name_space"]),
+        ({"launcher": {"type": "kubernetes", "image_pull_policy": "Sometimes"}}, ["image_pull_policy"]),
         ({"schedule": {"granularity": "weekly"}}, ["granularity", "finest"]),
         ({"schedule": {"due": "maybe"}}, ["due", "state"]),
         ({"retry_policy": {"backoff": "SLOW"}}, ["backoff", "EXPONENTIAL"]),
@@ -350,6 +354,30 @@ def test_a_launcher_of_containers_has_every_setting_in_yaml_and_mounts_from_the_
             "env": {"RELEASE": "1.10"},
             "volumes": [f"{folder / 'wh'}:/project:ro", "data:/data", "/srv/seeds:/seeds"],
         }
+
+
+def test_a_launcher_of_pods_has_every_setting_in_yaml(load, monkeypatch):
+    monkeypatch.setenv("RELEASE", "1.10")
+    settings = {
+        "image": "warehouse:{{ env.RELEASE }}",
+        "namespace": "sqlmesh",
+        "env_secrets": ["warehouse"],
+        "image_pull_policy": "IfNotPresent",
+        "resources": {"limits": {"memory": "2Gi"}},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "volume_mounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "base_pod_spec": {"volumes": [{"name": "tmp", "emptyDir": {}}]},
+        "active_deadline_seconds": 3600,
+        "start_timeout_seconds": 60,
+        "delete_pod": "on_success",
+        "grace_period_seconds": 7,
+    }
+
+    with load(launcher={"type": "kubernetes", **settings}) as made:
+        launcher = made.component.launcher
+        assert type(launcher) is KubernetesLauncher
+        assert {name: getattr(launcher, name) for name in settings} == {**settings, "image": "warehouse:1.10"}
+    assert KubernetesLauncher.model_fields.keys() <= KubernetesLauncherArgs.model_fields.keys()
 
 
 TRANSLATIONS: dict[str, tuple[dict[str, object], Callable[[dg.AssetSpec], object], object]] = {
