@@ -125,6 +125,34 @@ def test_every_byte_of_its_output_arrives_in_order_and_apart_from_its_errors(con
         assert runner.last_words().splitlines() == [f"error {number}" for number in range(0, 20_000, 1000)]
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_container_that_is_found_again_is_read_from_its_beginning(containers, ended):
+    script = (
+        "import sys, time\n"
+        "for number in range(5_000):\n"
+        "    print(number, flush=True)\n"
+        "    if number % 500 == 0: time.sleep(0.3)\n"
+        "print('the end', file=sys.stderr)\n"
+    )
+    launcher = containers.launcher(command=["python", "-c", script])
+    call = RunnerCall(arguments=(), env={}, project_dir=Path("/"), name=f"found-{containers.test[:12]}")
+    lost = launcher.launch(call)  # by a process that died
+    try:
+        if ended:
+            wait_for(lambda: lost.exit_code() is not None)
+        found = launcher.find(call)
+        assert found is not None
+        # Each number is there, in order; some may come twice, as events may, whose numbers tell.
+        seen = list(dict.fromkeys(line for line in output_of(found).splitlines() if line))
+        assert seen == [b"%d" % number for number in range(5_000)]
+        assert found.exit_code() == 0
+        assert found.last_words() == "the end"
+        found.close(succeeded=True)
+        assert launcher.find(call) is None
+    finally:
+        lost.close(succeeded=False)
+
+
 def test_a_container_that_is_told_to_end_reports_and_ends(make_warehouse, containers):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"}, {"models/slow.py": SLOW})
     arguments = ("run", "prod", "--project", str(warehouse.path), "--events", "-", "--grace-period", "1")

@@ -158,7 +158,7 @@ class DockerLauncher(Launcher):
 
 
 class _ContainerRunner(Runner):
-    """A container, attached to before it is started, so that nothing that it writes is missed."""
+    """A container, attached to before it is started, so that nothing that it writes is missed; one that was found is read by its log."""
 
     def __init__(self, client: "DockerClient", container: "Container", image: str, *, start: bool) -> None:
         self._client = client
@@ -167,18 +167,18 @@ class _ContainerRunner(Runner):
         self._last_words: deque[bytes] = deque(maxlen=LAST_WORDS_LINES)
         self._torn = b""
         self._stderr_taken = 0
-        self._stderr_to_skip = 0
-        """What was forwarded before the log was read again from its beginning."""
         self._disturbances = 0
         """How often the engine was out of reach, or said an end that was none."""
         self._stream: Any = None
+        self._rereading = not start
+        self._killed = False
         self._exit_code: int | None = None
         self._verdict: Verdict | None = None
         self._removing = threading.Lock()
         self._removed = False
         try:
-            self._stream = self._attach()
             if start:
+                self._stream = container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
                 container.start()
         except Exception as error:
             self.close(succeeded=False)
@@ -190,32 +190,45 @@ class _ContainerRunner(Runner):
         over = False
         while True:
             began_after_the_end, disturbances, broken = over, self._disturbances, False
+            attached, self._stream = self._stream, None
             try:
-                stream, self._stream = self._stream or self._attach(), None
-                for out, err in stream:
-                    if err:
-                        self._take_stderr(err)
-                    if out:
-                        yield out
+                if attached is not None:
+                    for out, err in attached:
+                        if err:
+                            self._take_stderr(err)
+                        if out:
+                            yield out
+                else:
+                    # Not by attaching once more: what is written between the log and the stream after it would be lost.
+                    yield from self._container.logs(stdout=True, stderr=False, stream=True, follow=True)
             except OSError:
                 # The engine was restarted, or is out of reach for a moment; the waiter says when that is too long.
                 broken = True
             self._waiter.join(timeout=1 if broken else _SETTLE_SECONDS)
             over = not self._waiter.is_alive()
-            # An engine that stops ends the stream as the container's end does.
-            complete = not broken and disturbances == self._disturbances
+            # Attached since before the start, nothing is missed, unless the engine stopped: it then ends the stream as the container
+            # does. A log is complete if all of it was read after the end.
+            complete = attached is not None and not broken and disturbances == self._disturbances
             if over and (complete or began_after_the_end):
-                return
+                break
+            self._rereading = True
             # The log from its beginning: what has been read is known by its number, and dropped. A torn line is ended.
             yield b"\n"
+        if not complete:
+            with contextlib.suppress(OSError):
+                written = self._container.logs(stdout=False, stderr=True)
+                self._take_stderr(written[self._stderr_taken :])
+        self._rereading = False
 
     def exit_code(self) -> int | None:
-        return self._exit_code
+        # A runner whose log is still being read has not ended for those who wait only so long for its output.
+        return None if self._rereading and not self._killed else self._exit_code
 
     def terminate(self) -> None:
         self._signal("SIGTERM")
 
     def kill(self) -> None:
+        self._killed = True
         self._signal("SIGKILL")
         self._waiter.join(timeout=_ASK_SECONDS)
 
@@ -240,14 +253,7 @@ class _ContainerRunner(Runner):
     def verdict(self) -> Verdict | None:
         return self._verdict
 
-    def _attach(self) -> Any:
-        self._stderr_to_skip = self._stderr_taken
-        return self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
-
     def _take_stderr(self, chunk: bytes) -> None:
-        skipped = min(self._stderr_to_skip, len(chunk))
-        self._stderr_to_skip -= skipped
-        chunk = chunk[skipped:]
         self._stderr_taken += len(chunk)
         *lines, self._torn = (self._torn + chunk).split(b"\n")
         for line in lines:
