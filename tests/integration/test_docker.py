@@ -153,6 +153,18 @@ def test_a_container_that_is_found_again_is_read_from_its_beginning(containers, 
         lost.close(succeeded=False)
 
 
+def test_a_container_that_was_made_and_never_started_is_no_runner(containers, docker_engine):
+    import docker
+
+    launcher = containers.launcher()
+    call = RunnerCall(arguments=(), env={}, project_dir=Path("/"), name=f"made-{containers.test[:12]}")
+    with contextlib.closing(docker.DockerClient(base_url=docker_engine.host)) as client:
+        client.containers.create(launcher.image, name=call.name, labels=launcher.labels)
+
+        assert launcher.find(call) is None
+        assert containers.names() == []
+
+
 def test_a_container_that_is_told_to_end_reports_and_ends(make_warehouse, containers):
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS id"}, {"models/slow.py": SLOW})
     arguments = ("run", "prod", "--project", str(warehouse.path), "--events", "-", "--grace-period", "1")

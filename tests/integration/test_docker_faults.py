@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes import DockerLauncher
+from support.daemon import finished, kill_step_worker, launched_run
 from support.engine import Containers, DockerEngine, OwnEngine, needs
 from support.waiting import WAITS, wait_for
 from support.warehouse import Outcome, Warehouse
@@ -135,6 +136,31 @@ def test_ending_the_dagster_run_ends_the_container_and_commits_nothing_afterward
     waiting.released.touch()
     rest = waiting.warehouse.materialize(instance)
     assert set(rest.materialized) == {"marts/waits", "marts/after"}  # still due: nothing was recorded of them
+
+
+def test_a_step_worker_that_was_killed_finds_its_container_again_and_reads_on(waiting, containers, tmp_path):
+    launcher = containers.launcher(waiting.warehouse)
+    with launched_run(waiting.warehouse, tmp_path / "home", launcher) as instance:
+        wait_for(waiting.started.exists)
+        wait_for(lambda: instance.get_latest_materialization_event(FIRST) is not None)
+        before = containers.names()
+        kill_step_worker(instance)
+        wait_for(lambda: "Found the runner of an earlier attempt" in str(messages(instance)))
+        assert containers.names() == before
+        waiting.released.touch()
+        wait_for(lambda: finished(instance))
+
+        run = finished(instance)
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        outcome = Outcome.read(instance, run.run_id)  # asserts that nothing is materialized twice
+        assert sum("Starts a runner" in message for message in messages(instance)) == 1
+    assert set(outcome.materialized) == {"staging/first", "marts/waits", "marts/after"}
+    assert outcome.retried == 1
+
+
+def messages(instance: dg.DagsterInstance) -> list[str]:
+    (run,) = instance.get_runs()
+    return [entry.message for entry in instance.all_logs(run.run_id)]
 
 
 def start_worker(

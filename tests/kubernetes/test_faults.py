@@ -1,13 +1,9 @@
 """What is lost between a pod and Dagster is made good: logs that break off, an API server that is away, a worker that dies."""
 
 import json
-import os
 import random
-import re
-import signal
 import string
 import subprocess
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +15,7 @@ import pytest
 
 from dagster_sqlmesh_pipes import RunnerCall
 from dagster_sqlmesh_pipes.launchers import answer
-from support.daemon import daemon
+from support.daemon import finished, kill_step_worker, launched_run
 from support.pods import Pods
 from support.waiting import wait_for
 from support.warehouse import Outcome, Warehouse
@@ -203,37 +199,8 @@ def _max_size_of(described: str) -> int | None:
 def dagster_run(
     pods: Pods, warehouse: Warehouse, home: Path, **settings: object
 ) -> Iterator[dg.DagsterInstance]:
-    """A run that Dagster's daemon launches, with a process for each step."""
-    launcher = pods.launcher(warehouse, **settings)
-    location = f"""\
-        import json
-        import dagster as dg
-        from dagster_sqlmesh_pipes import KubernetesLauncher, SQLMeshProject, SQLMeshResource, sqlmesh_assets
-
-        project = SQLMeshProject({str(warehouse.path)!r})
-
-        @sqlmesh_assets(project=project, retry_policy=dg.RetryPolicy(max_retries=1))
-        def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
-            yield from sqlmesh.run(context)
-
-        everything = dg.define_asset_job("everything")
-
-        @dg.sensor(job=everything, default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=1)
-        def once(context):
-            return dg.RunRequest(run_key="once")
-
-        launcher = KubernetesLauncher(**json.loads({json.dumps(launcher.model_dump(mode="json"))!r}))
-        resource = SQLMeshResource(project, project_dirs=["/tmp/project"], launcher=launcher)
-        defs = dg.Definitions([warehouse], jobs=[everything], sensors=[once], resources={{"sqlmesh": resource}})
-        """
-    with daemon(home, textwrap.dedent(location)) as instance:
-        wait_for(instance.get_runs, seconds=120)
+    with launched_run(warehouse, home, pods.launcher(warehouse, **settings), "/tmp/project") as instance:
         yield instance
-
-
-def finished(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
-    (run,) = instance.get_runs()
-    return run if run.is_finished else None
 
 
 def test_terminate_in_mid_model_ends_the_pod_before_dagster_records_the_end(pods, slow, tmp_path):
@@ -269,9 +236,7 @@ def test_a_step_worker_that_was_killed_finds_its_pod_again_and_reads_on(pods, sl
     with dagster_run(pods, warehouse, tmp_path / "home") as instance:
         wait_for(lambda: instance.get_latest_materialization_event(FIRST) is not None, seconds=120)
         (before,) = pods.names()
-        (run,) = instance.get_runs()
-        (captured,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
-        os.kill(int(re.search(r"pid: (\d+)", captured.message)[1]), signal.SIGKILL)
+        kill_step_worker(instance)
         wait_for(lambda: finished(instance), seconds=120)
 
         run = finished(instance)

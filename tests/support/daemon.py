@@ -1,14 +1,21 @@
 """Dagster's daemon on a code location of a test's own, and nothing left of it afterwards."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
+
+from dagster_sqlmesh_pipes import Launcher
+from support.waiting import wait_for
+from support.warehouse import Warehouse
 
 
 @contextmanager
@@ -47,3 +54,56 @@ def daemon(home: Path, location: str) -> Iterator[dg.DagsterInstance]:
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def launched_run(
+    warehouse: Warehouse, home: Path, launcher: Launcher, project_dir: str | None = None
+) -> Iterator[dg.DagsterInstance]:
+    """A run of all models that the daemon launches, a process for each step; a step that fails is tried once more.
+
+    Args:
+        home: a directory to be made.
+        launcher: one that its settings make again.
+        project_dir: where the runner sees the project, if elsewhere than here.
+    """
+    settings = launcher.model_dump(mode="json", include=launcher.model_fields_set)
+    location = f"""\
+        import json
+        import dagster as dg
+        from dagster_sqlmesh_pipes import {type(launcher).__name__}, SQLMeshProject, SQLMeshResource, sqlmesh_assets
+
+        project = SQLMeshProject({str(warehouse.path)!r})
+
+        @sqlmesh_assets(project=project, retry_policy=dg.RetryPolicy(max_retries=1))
+        def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
+            yield from sqlmesh.run(context)
+
+        everything = dg.define_asset_job("everything")
+
+        @dg.sensor(job=everything, default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=1)
+        def once(context):
+            return dg.RunRequest(run_key="once")
+
+        launcher = {type(launcher).__name__}(**json.loads({json.dumps(settings)!r}))
+        resource = SQLMeshResource(project, project_dirs=[{project_dir or str(warehouse.path)!r}], launcher=launcher)
+        defs = dg.Definitions([warehouse], jobs=[everything], sensors=[once], resources={{"sqlmesh": resource}})
+        """
+    with daemon(home, textwrap.dedent(location)) as instance:
+        wait_for(instance.get_runs, seconds=120)
+        yield instance
+
+
+def finished(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    """The instance's only run, once it is over."""
+    (run,) = instance.get_runs()
+    return run if run.is_finished else None
+
+
+def kill_step_worker(instance: dg.DagsterInstance) -> None:
+    """SIGKILL to the process that executes the only step of the only run, in its first attempt."""
+    (run,) = instance.get_runs()
+    (captured,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
+    found = re.search(r"pid: (\d+)", captured.message)
+    assert found is not None, captured.message
+    os.kill(int(found[1]), signal.SIGKILL)

@@ -94,6 +94,10 @@ class DockerLauncher(Launcher):
         client = self._client()
         try:
             container = client.containers.get(call.name)
+            if container.status == "created":  # who made it died before it was started
+                container.remove(force=True, v=True)
+                client.close()
+                return None
         except NotFound:
             client.close()
             return None
