@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from dagster._core.definitions.assets.definition.asset_spec import (
@@ -154,6 +154,9 @@ def parent_runs(context: dg.AssetExecutionContext) -> list[str]:
     return ids
 
 
+Stage = Literal["starts", "found", "over"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Handle:
     """What the event log knows of a runner that a step started, so that another attempt at the step finds it.
@@ -161,25 +164,41 @@ class Handle:
     Attributes:
         name: of the container or pod.
         run_id: that its events carry.
-        is_over: it was seen to its end.
+        dagster_run_id: the Dagster run that started it.
+        began_at: when, in seconds since the epoch.
+        stage: it is about to start, was found by another attempt, or was seen to its end.
     """
 
     name: str
     run_id: str
-    is_over: bool = False
+    dagster_run_id: str
+    began_at: float
+    stage: Stage = "starts"
 
 
 _HANDLE_KEY = "sqlmesh_runner"
 
 
-def record_handle(context: dg.AssetExecutionContext, handle: Handle, message: str) -> None:
+def record_handle(
+    context: dg.AssetExecutionContext, handle: Handle, message: str, run: dg.DagsterRun | None = None
+) -> None:
     """Write a handle down, and what became of its runner: an event of the step, and no result."""
     context.instance.report_engine_event(
         message,
-        dagster_run=context.run,
+        dagster_run=run or context.run,
         engine_event_data=EngineEventData(metadata={_HANDLE_KEY: dg.MetadataValue.json(asdict(handle))}),
         step_key=context.get_step_execution_context().step.key,
     )
+
+
+def record_end(context: dg.AssetExecutionContext, handle: Handle, message: str) -> None:
+    """Write down that a runner was seen to its end, in the run that started it as well: others may go on with that."""
+    over = replace(handle, stage="over")
+    record_handle(context, over, message)
+    if handle.dagster_run_id != context.run_id:
+        started_in = context.instance.get_run_by_id(handle.dagster_run_id)
+        if started_in is not None:
+            record_handle(context, over, message, started_in)
 
 
 def labels(context: dg.AssetExecutionContext) -> dict[str, str]:
@@ -207,6 +226,7 @@ def unfinished_runner(context: dg.AssetExecutionContext) -> tuple[Handle, Record
     """
     step_key = context.get_step_execution_context().step.key
     recorded: Recorded = set()
+    handle: Handle | None = None
     for run_id in (context.run_id, *parent_runs(context)):
         records = context.instance.get_records_for_run(
             run_id, of_type={dg.DagsterEventType.ENGINE_EVENT, *_RECORDED}
@@ -219,10 +239,15 @@ def unfinished_runner(context: dg.AssetExecutionContext) -> tuple[Handle, Record
                 recorded.update(_written(event))
                 continue
             value = event.engine_event_data.metadata.get(_HANDLE_KEY)
-            if isinstance(value, dg.JsonMetadataValue) and isinstance(value.data, Mapping):
-                handle = Handle(**value.data)
-                return None if handle.is_over else (handle, recorded)
-    return None
+            if not isinstance(value, dg.JsonMetadataValue) or not isinstance(value.data, Mapping):
+                continue
+            found = Handle(**value.data)
+            if handle is None and found.stage == "over":
+                return None
+            handle = handle or found
+            if found.name != handle.name or found.stage == "starts":
+                return handle, recorded
+    return (handle, recorded) if handle is not None else None
 
 
 def _written(event: dg.DagsterEvent) -> Recorded:
@@ -233,19 +258,39 @@ def _written(event: dg.DagsterEvent) -> Recorded:
 
 def unrecorded(
     context: dg.AssetExecutionContext, result: Recordable, recorded: Recorded
-) -> Recordable | None:
+) -> Iterator[Recordable]:
     """What is news in a result; for a materialization that is not, an output that records nothing of the asset."""
-    if isinstance(result, dg.AssetCheckResult):
+    if not recorded:
+        yield result
+    elif isinstance(result, dg.AssetCheckResult):
         evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
-        return None if evaluation.asset_check_key in recorded else result
-    if isinstance(result, dg.AssetMaterialization):
-        return None if (result.asset_key, result.partition) in recorded else result
-    if result.asset_key is None or (result.asset_key, None) not in recorded:
-        return result
+        if evaluation.asset_check_key not in recorded:
+            yield result
+    elif isinstance(result, dg.AssetMaterialization):
+        if (result.asset_key, result.partition) not in recorded:
+            yield result
+    else:
+        yield from _unrecorded_materialization(context, result, recorded)
+
+
+def _unrecorded_materialization(
+    context: dg.AssetExecutionContext, result: dg.MaterializeResult[Any], recorded: Recorded
+) -> Iterator[Recordable]:
+    key = result.asset_key
+    partitions = _partitions_of_step(context.get_step_execution_context(), key) if key is not None else [None]
+    missing = [partition for partition in partitions if key is None or (key, partition) not in recorded]
+    if key is None or len(missing) == len(partitions):
+        yield result
+        return
+    for partition in missing:
+        yield dg.AssetMaterialization(key, metadata=result.metadata, partition=partition)
     checks = [
-        check for check in result.check_results or () if unrecorded(context, check, recorded) is not None
+        check
+        for each in result.check_results or ()
+        for check in unrecorded(context, each, recorded)
+        if isinstance(check, dg.AssetCheckResult)
     ]
-    return dg.MaterializeResult(asset_key=result.asset_key, metadata=NO_EVENT, check_results=checks)
+    yield dg.MaterializeResult(asset_key=key, metadata=NO_EVENT, check_results=checks)
 
 
 def record_missing(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:

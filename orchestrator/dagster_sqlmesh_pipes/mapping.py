@@ -103,6 +103,11 @@ class ResultMapper:
         self.unknown: dict[str, None] = {}
         """What ran and has no spec: models by FQN, audits as ``model: audit``, in order."""
 
+    def began_at(self, moment: datetime) -> None:
+        """The run began earlier than now, and brings models up to that moment."""
+        if self._as_of is not None:
+            self._as_of = moment
+
     def results(self, event: Event | UnknownEvent) -> Iterator[Result]:
         """What an event means for Dagster: mostly nothing."""
         match event:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import signal
 import threading
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timezone
 from types import FrameType
 from typing import Any
 
@@ -26,6 +28,7 @@ from dagster_sqlmesh_pipes.compat import (
     Recorded,
     labels,
     record,
+    record_end,
     record_handle,
     record_missing,
     unfinished_runner,
@@ -100,7 +103,10 @@ class Session:
         self._resources = contextlib.ExitStack()
         self._runner: Runner | None = None
         self._handle = Handle(
-            name=f"sqlmesh-{context.run_id[:8]}-{request.run_id[-12:]}", run_id=request.run_id
+            name=f"sqlmesh-{context.run_id[:8]}-{request.run_id[-12:]}",
+            run_id=request.run_id,
+            dagster_run_id=context.run_id,
+            began_at=time.time(),
         )
         self._recorded: Recorded = set()
         """What the event log has had from the runner by way of an earlier attempt."""
@@ -151,17 +157,32 @@ class Session:
                 self._end(self._runner)
             if self._pending:
                 record_missing(self._context, self._pending)
-            if self._runner is not None and self._launcher.outlives_dagster and _has_ended(self._runner):
-                over = replace(self._handle, is_over=True)
-                record_handle(self._context, over, f"The runner, {self._runner.describe()}, is over.")
+            if (
+                self._runner is not None
+                and self._launcher.outlives_dagster
+                and not self._is_lost(self._runner)
+            ):
+                record_end(self._context, self._handle, f"The runner, {self._runner.describe()}, is over.")
         finally:
             if self._runner is not None:
-                self._runner.kill()
-                finished = self._events.finished
-                self._runner.close(
-                    succeeded=finished is not None and finished.status in ("success", "nothing_to_do")
-                )
+                self._leave(self._runner)
             self._resources.close()
+
+    def _is_lost(self, runner: Runner) -> bool:
+        """Whether nobody knows how it ended, nor told it to: it may run on, or have more to say to another attempt."""
+        return self._events.finished is None and self._kill_at is None and not _has_ended(runner)
+
+    def _leave(self, runner: Runner) -> None:
+        if self._launcher.outlives_dagster and self._is_lost(runner):
+            runner.detach()
+        else:
+            runner.kill()
+            finished = self._events.finished
+            runner.close(succeeded=finished is not None and finished.status in ("success", "nothing_to_do"))
+        while not self._handler.items.empty():  # that it could not be removed
+            item = self._handler.items.get()
+            if isinstance(item, Notice):
+                self._context.log.warning(item.sentence)
 
     def _start(self) -> Runner:
         data = context_data(self._context, self._request)
@@ -220,9 +241,10 @@ class Session:
             return None
         self._handle, self._recorded = handle, recorded
         self._events = EventStream(handle.run_id)
+        self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
         record_handle(
             self._context,
-            handle,
+            replace(handle, stage="found"),
             f"Found the runner of an earlier attempt: {runner.describe()}. Its results follow.",
         )
         return runner
@@ -235,10 +257,9 @@ class Session:
             time.sleep(_POLL_SECONDS)
         runner.kill()
         runner.close(succeeded=False)
-        over = replace(handle, is_over=True)
-        record_handle(
+        record_end(
             self._context,
-            over,
+            handle,
             f"Ended the runner of an earlier attempt, {runner.describe()}: its messages are lost.",
         )
 
@@ -266,6 +287,7 @@ class Session:
         if self._broken is not None:
             self._ask_to_end(runner)
         if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = math.inf  # once: it may take its time
             runner.kill()
         if runner.exit_code() is not None:
             self._gone_at = self._gone_at or now
@@ -293,15 +315,13 @@ class Session:
     def _deliver(self) -> Iterator[Result]:
         """Yield what is pending. A result stays until control is back: then Dagster has recorded it."""
         while self._pending:
-            result = unrecorded(self._context, self._pending[0], self._recorded)
-            if result is None:
-                pass
-            elif isinstance(result, dg.AssetMaterialization):
-                record(self._context, [result])
-            elif result.asset_key in self._selected:
-                yield result
-            else:
-                record_missing(self._context, [result])
+            for result in unrecorded(self._context, self._pending[0], self._recorded):
+                if isinstance(result, dg.AssetMaterialization):
+                    record(self._context, [result])
+                elif result.asset_key in self._selected:
+                    yield result
+                else:
+                    record_missing(self._context, [result])
             self._pending.popleft()
 
     def _pump(self, runner: Runner) -> None:
@@ -436,6 +456,7 @@ class Session:
         if verdict is not None and not verdict.started:
             return dg.Failure(
                 f"The runner ({runner.describe()}) did not start. {verdict.cause}",
+                metadata=_details(verdict),
                 allow_retries=verdict.transient,
             )
         how = f"exited with status {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"

@@ -418,7 +418,7 @@ def test_a_quota_is_told_as_such_and_may_be_tried_again(pods):
         namespace=namespace,
     )
     pods.cluster.wait_for(
-        lambda: (pods.cluster.core.read_namespaced_resource_quota("none", namespace).status or 0) and True,
+        lambda: pods.cluster.core.read_namespaced_resource_quota("none", namespace).status.hard,
         "the quota",
     )
 

@@ -126,11 +126,13 @@ def test_a_last_line_without_a_break_is_not_lost():
     assert [*reader.follow(), reader.rest()] == [b"two"]
 
 
-def test_what_a_kubelet_says_in_place_of_a_log_is_no_line_of_it():
-    log = stamped(b"one") + b"rpc error: code = Unknown desc = Error: No such container: 7d33\n"
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_what_a_kubelet_says_in_place_of_a_log_is_no_line_of_it(end):
+    log = stamped(b"one") + b"rpc error: code = Unknown desc = Error: No such container: 7d33" + end
     reader = PodLog(Node(log, None))
     got = []
 
     with pytest.raises(LogUnavailableError, match="No such container"):
         got.extend(reader.follow())
     assert got == [b"one\n"]
+    assert reader.rest() == b""

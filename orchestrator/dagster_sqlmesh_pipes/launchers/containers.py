@@ -248,6 +248,11 @@ class _ContainerRunner(Runner):
                 self._container.remove(force=True, v=True)
             self._client.close()
 
+    def detach(self) -> None:
+        with self._removing:
+            self._removed = True
+            self._client.close()
+
     def describe(self) -> str:
         return f"container {self._container.short_id} of {self._image}"
 

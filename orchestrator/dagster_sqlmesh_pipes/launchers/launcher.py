@@ -88,6 +88,10 @@ class Runner(ABC):
         Nothing runs any more. May be called again.
         """
 
+    def detach(self) -> None:
+        """Its end is not known: leave it as it is, for another attempt to find."""
+        self.close(succeeded=False)
+
     @abstractmethod
     def describe(self) -> str:
         """What and where it is, for messages: ``process 4711``."""
@@ -165,11 +169,15 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
         timer.cancel()
         runner.kill()
         runner.close(succeeded=False)
+    verdict = runner.verdict()
     if overdue.is_set():
+        why = f" {verdict.cause}" if verdict is not None else ""
         raise LaunchError(
-            f"`sqlmesh-runner {call.arguments[0]}` took longer than {timeout_seconds:g} s and was ended.",
+            f"`sqlmesh-runner {call.arguments[0]}` took longer than {timeout_seconds:g} s and was ended.{why}",
             transient=True,
         )
+    if verdict is not None and status != 0:
+        raise LaunchError(verdict.cause, transient=verdict.transient)
     if status != 0:
         # A command ends with its error; before it may stand how the command is used, and whatever a project prints.
         words = runner.last_words().rpartition("Error: ")[2]

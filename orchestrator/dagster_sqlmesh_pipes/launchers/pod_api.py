@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 _ASK_SECONDS = 60
 """How long the API server may take to answer."""
-_SILENCE_SECONDS = 120
+_SILENCE_SECONDS = 60
 """How long a log may be silent before it is asked for again: a connection can be dead and nobody says so."""
 _CREATE_SECONDS = 30
 """For how long a pod is tried to be created again where the API server is out of reach."""
@@ -43,7 +43,7 @@ class PodApi:
         self._core = CoreV1Api(client)
 
     def close(self) -> None:
-        """Give its connections back."""
+        """End what the client runs; its connections go with it."""
         self._client.close()
 
     def create(self, pod: Pod) -> Pod:
@@ -80,7 +80,6 @@ class PodApi:
 
     def states(self, name: str, seconds: int) -> Iterator[Pod | None]:
         """A pod as it is, and again whenever it changes, for some seconds; None when it is no more."""
-        from kubernetes.client import ApiException
         from kubernetes.watch import Watch
 
         selector = f"metadata.name={name}"
@@ -94,18 +93,12 @@ class PodApi:
                 field_selector=selector,
                 resource_version=version,
                 timeout_seconds=seconds,
-                deserialize=False,
                 _request_timeout=(CONNECT_SECONDS, seconds + _ASK_SECONDS),
             ):
-                if event["type"] == "ERROR":
-                    raise ApiException(
-                        status=event["object"].get("code"), reason=event["object"].get("message")
-                    )
+                if event["type"] != "BOOKMARK":
+                    yield event["raw_object"]
                 if event["type"] == "DELETED":
-                    yield event["object"]
                     yield None
-                elif event["type"] != "BOOKMARK":
-                    yield event["object"]
         finally:
             watch.stop()
 
@@ -161,9 +154,13 @@ class PodApi:
             return _json(answer)
         except unreachable() as error:
             status = getattr(error, "status", 0)
-            if status == 409:  # made by a try whose answer was lost: the name is nobody else's
-                return self.find(pod["metadata"]["name"])
-            if (status and status < 500) or is_last_try:
+            if (
+                status == 409
+            ):  # made by a try whose answer was lost, since the name is nobody else's; or a quota was busy
+                found = self.find(pod["metadata"]["name"])
+                if found is not None:
+                    return found
+            if is_last_try or (status and status < 500 and status not in (409, 429)):
                 raise self._not_created(error) from error
         return None
 

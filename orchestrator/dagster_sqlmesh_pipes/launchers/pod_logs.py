@@ -76,9 +76,18 @@ class PodLog:
                 if stamp == self._last:
                     self._same.add(text)
                 yield text
+            for line in self._torn:
+                stamp, space, _ = line.partition(b" ")
+                if space and not _is_stamp(stamp):  # not a time that was cut off
+                    self._torn.clear()
+                    raise LogUnavailableError(line.decode("utf-8", "replace").strip())
         finally:
             response.close()
             response.release_conn()
+
+    def position(self) -> tuple[bytes, int]:
+        """Where the reading is: another value, if there were lines that are news."""
+        return self._last, len(self._same)
 
     def rest(self) -> bytes:
         """The last line, where it has no break: known when the log is at its end, for otherwise it comes again, whole."""
@@ -87,13 +96,16 @@ class PodLog:
 
 def _lines(response: HTTPResponse, torn_end: list[bytes]) -> Iterator[bytes]:
     """Whole lines with their breaks; what follows the last break is put aside."""
-    torn = b""
+    torn: list[bytes] = []
     for chunk in response.stream(_CHUNK, decode_content=False):
-        *lines, torn = (torn + chunk).split(b"\n") if torn else chunk.split(b"\n")
+        *lines, rest = chunk.split(b"\n")
         for line in lines:
-            yield line + b"\n"
+            yield b"".join([*torn, line, b"\n"])
+            torn.clear()
+        if rest:
+            torn.append(rest)
     if torn:
-        torn_end.append(torn)
+        torn_end.append(b"".join(torn))
 
 
 def _is_stamp(word: bytes) -> bool:

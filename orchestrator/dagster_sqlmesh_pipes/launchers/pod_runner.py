@@ -31,6 +31,8 @@ _SETTLE_SECONDS = 0.5
 _PAUSE_SECONDS = 0.1
 _RETRY_SECONDS = 1.0
 _KILL_SECONDS = 30
+_LAST_READ_SECONDS = 120
+"""How long the log of a pod that has ended is tried to be read."""
 
 
 class PodRunner(Runner):
@@ -84,6 +86,10 @@ class PodRunner(Runner):
         self._code: int | None = None
         self._all_read = False
         self._verdict: Verdict | None = None
+        self._was_judged = False
+        self._heard_at = self._began
+        self._no_log = ""
+        self._taking = threading.Lock()
         self._last_words: deque[bytes] = deque(maxlen=LAST_WORDS_LINES)
         self._take(state_of(pod))
         self._watcher = threading.Thread(target=self._watch, name="runner-pod", daemon=True)
@@ -94,29 +100,55 @@ class PodRunner(Runner):
             if self._ended.is_set():
                 self._all_read = True
                 return
-        while True:
+        while not self._read_on_is_over():
+            where = self._log.position()
             was_over = self._ended.is_set()  # what is read after that is the whole of it
             try:
                 for line in self._log.follow():
                     if not line.startswith(b"{"):
                         self._last_words.append(line)
                     yield line
-                if was_over:
+                if was_over and self._log.position() == where:
                     break
-            except LogUnavailableError:
+                self._look()
+            except LogUnavailableError as error:
+                self._no_log = str(error)
                 if was_over:
                     break
             except unreachable() as error:
-                if was_over and (self._is_gone or getattr(error, "status", 0) in (400, 404)):
+                self._no_log = words(error)
+                if getattr(error, "status", 0) in (401, 403):
+                    cause = f"Dagster may not read the pod's log: {words(error)}. Give its service account the role of docker/k8s/."
+                    self._verdict = Verdict(cause=cause, transient=False)
                     break
-                if was_over and time.monotonic() - self._ended_at > self._unreachable_timeout:
-                    break
+            else:
+                self._no_log = ""
             self._ended.wait(_RETRY_SECONDS)
         rest = self._log.rest()
         if rest:
             self._last_words.append(rest)
             yield rest
+        if self._no_log and not self._was_asked and self._verdict is None:
+            cause = f"Its log could not be read to the end: {self._no_log}."
+            self._verdict = Verdict(cause=cause, ended=self._is_gone)
         self._all_read = True
+
+    def _read_on_is_over(self) -> bool:
+        """Whether a log that does not come is given up: the pod is no more, or long since over."""
+        if not self._ended.is_set() or not self._no_log:
+            return False
+        is_lost = self._is_gone or (self._verdict is not None and not self._verdict.ended)
+        return is_lost or time.monotonic() - self._ended_at > min(
+            self._unreachable_timeout, _LAST_READ_SECONDS
+        )
+
+    def _look(self) -> None:
+        """Look at the pod now: its log has ended, or was cut off."""
+        with contextlib.suppress(LaunchError):
+            pod = self._api.find(self._name)
+            if pod is not None and pod["metadata"]["uid"] == self._uid:
+                self._pod = pod
+                self._take(state_of(pod))
 
     def exit_code(self) -> int | None:
         # Known when the pod ended, and said when all that it wrote is read: nobody is to stop listening before.
@@ -148,11 +180,17 @@ class PodRunner(Runner):
             for each in (self._pod.get("status") or {}).get("containerStatuses") or ()
             if not (each.get("state") or {}).get("terminated")
         ]
-        has_run = self._started.is_set() and self._ended.is_set()
+        has_run = self._ended.is_set() and (self._started.is_set() or state_of(self._pod).has_failed)
         if not self._is_gone and (not is_kept or not has_run or runs_on):
             self._was_asked = True
             # Zero where nothing runs: else the pod would be gone from the API before its containers are.
             self._delete(self._grace_seconds if has_run and runs_on else 0)
+        self._ended.set()
+        self._api.close()
+
+    def detach(self) -> None:
+        with self._closing:
+            self._closed = True
         self._ended.set()
         self._api.close()
 
@@ -163,6 +201,12 @@ class PodRunner(Runner):
         return b"".join(self._last_words).decode("utf-8", "replace").strip()
 
     def verdict(self) -> Verdict | None:
+        if self._verdict is None and self._code == 0 and not self._was_asked and not self._was_judged:
+            # A runner that is told to end says so and ends well; the pod says who told it.
+            self._was_judged = True
+            self._look()
+            if state_of(self._pod).is_leaving or (self._pod.get("status") or {}).get("reason"):
+                self._verdict = self._judged()
         return self._verdict
 
     def _delete(self, grace_seconds: int) -> None:
@@ -189,16 +233,10 @@ class PodRunner(Runner):
 
     def _follow(self) -> None:
         """Follow the pod to its end, over restarts of the API server."""
-        away_since: float | None = None
         while not self._ended.is_set():
             error = self._watch_once()
             self._ended.wait(_PAUSE_SECONDS)
-            now = time.monotonic()
-            if error is None:
-                away_since = None
-                continue
-            away_since = away_since or now
-            if now - away_since > self._unreachable_timeout:
+            if error is not None and time.monotonic() - self._heard_at > self._unreachable_timeout:
                 cause = (
                     f"The cluster has been out of reach for {self._unreachable_timeout:g} s: {words(error)}."
                 )
@@ -212,9 +250,12 @@ class PodRunner(Runner):
         is_settled = self._started.is_set() and self._leaving_since is None
         try:
             for pod in self._api.states(self._name, _WATCH_SECONDS if is_settled else _LOOK_SECONDS):
+                self._heard_at = time.monotonic()
                 if pod is None or pod["metadata"]["uid"] != self._uid:
                     self._is_gone = True
-                    self._end(-signal.SIGKILL)
+                    with self._taking:
+                        if not self._ended.is_set():
+                            self._end(-signal.SIGKILL)
                 else:
                     self._pod = pod
                     self._take(state_of(pod))
@@ -222,12 +263,16 @@ class PodRunner(Runner):
                     break
         except unreachable() as error:
             time.sleep(_RETRY_SECONDS)
-            # 410: the version that the watch was to go on from is too old; the next one begins anew.
-            return None if getattr(error, "status", 0) == 410 else error
+            return error
         return None
 
     def _take(self, state: PodState) -> None:
         """Draw the conclusions from the pod as it is now."""
+        with self._taking:
+            if not self._ended.is_set():
+                self._take_in(state)
+
+    def _take_in(self, state: PodState) -> None:
         if state.has_started:
             self._started.set()
         if state.exit_code is not None:
@@ -276,14 +321,16 @@ class PodRunner(Runner):
                 time.sleep(_SETTLE_SECONDS)
                 with contextlib.suppress(LaunchError):
                     self._pod = self._api.find(self._name) or self._pod
-            verdict = verdict_on(
-                self._pod, self._api.events(self._pod), was_deleted=self._is_gone, was_asked=self._was_asked
-            )
-            if (
-                verdict is not None and self._started.is_set()
-            ):  # an evicted pod forgets that it had containers
-                verdict = replace(verdict, started=True)
+            verdict = self._judged()
         self._conclude(code, verdict)
+
+    def _judged(self) -> Verdict | None:
+        verdict = verdict_on(
+            self._pod, self._api.events(self._pod), was_deleted=self._is_gone, was_asked=self._was_asked
+        )
+        if verdict is not None and self._started.is_set():  # an evicted pod forgets that it had containers
+            return replace(verdict, started=True)
+        return verdict
 
     def _conclude(self, code: int, verdict: Verdict | None) -> None:
         self._code, self._verdict, self._ended_at = code, verdict, time.monotonic()

@@ -8,9 +8,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from dagster_sqlmesh_pipes.launchers.launcher import Verdict
+from sqlmesh_pipes_protocol.codec import moment_of
+
+TTL_ANNOTATION = "dagster-sqlmesh-pipes/ttl-seconds-after-finished"
 
 _NEVER = {
     "InvalidImageName": "The image's name {image!r} is none",
@@ -88,6 +92,18 @@ def state_of(pod: Mapping[str, Any]) -> PodState:
         is_leaving=bool(pod["metadata"].get("deletionTimestamp")),
         has_failed=status.get("phase") == "Failed",
     )
+
+
+def is_outdated(pod: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a pod has ended, and longer ago than its annotation lets it be kept."""
+    ttl = (pod["metadata"].get("annotations") or {}).get(TTL_ANNOTATION, "")
+    status = pod.get("status") or {}
+    states = [each.get("state") or {} for each in status.get("containerStatuses") or ()]
+    ends = [state["terminated"].get("finishedAt") for state in states if state.get("terminated")]
+    if not ttl.isdecimal() or len(ends) < len(states) or (not ends and status.get("phase") != "Failed"):
+        return False
+    last = max([end for end in ends if end] or [status.get("startTime") or ""])
+    return bool(last) and moment_of(last) + timedelta(seconds=int(ttl)) < now
 
 
 def _own_status(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -191,6 +207,13 @@ def _cause(
                 return _sentence(_TOLD_BY_EVENTS[event["reason"]], event.get("message", ""))
         if was_deleted or state.is_leaving:
             return "Somebody deleted the pod."
+    for each in status.get("initContainerStatuses") or ():
+        failed = (each.get("state") or {}).get("terminated") or {}
+        if failed.get("exitCode"):
+            return _sentence(
+                f"The init container {each['name']} ended with status {failed['exitCode']}",
+                failed.get("message", ""),
+            )
     if not state.has_started and state.exit_code is None:
         if state.waits_for:
             return state.waits_for

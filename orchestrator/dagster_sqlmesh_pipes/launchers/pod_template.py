@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagster_sqlmesh_pipes.errors import LaunchError
+from dagster_sqlmesh_pipes.launchers.pod_state import TTL_ANNOTATION
 
 if TYPE_CHECKING:
     from dagster_sqlmesh_pipes.launchers.launcher import RunnerCall
     from dagster_sqlmesh_pipes.launchers.pods import KubernetesLauncher
+
 
 CONTAINER = "sqlmesh-runner"
 """The runner's container, where the pod's spec does not name it."""
@@ -103,6 +105,8 @@ def build_pod(launcher: KubernetesLauncher, call: RunnerCall) -> dict[str, Any]:
             LABEL: LABELLED,
         }
         meta["annotations"] = {**(meta.get("annotations") or {}), **launcher.annotations}
+        if launcher.ttl_seconds_after_finished is not None:
+            meta["annotations"][TTL_ANNOTATION] = str(launcher.ttl_seconds_after_finished)
 
         model = k8s_model_from_dict(client.V1Pod, {"metadata": meta, "spec": spec})
     except LaunchError:
@@ -110,7 +114,8 @@ def build_pod(launcher: KubernetesLauncher, call: RunnerCall) -> dict[str, Any]:
     except (
         Exception
     ) as error:  # plain ones, of the conversion: an unknown key, a mapping where a list belongs
-        raise LaunchError(f"The settings of KubernetesLauncher are no pod: {error}.") from error
+        told = str(error).partition(", received")[0]  # what was received may be a secret
+        raise LaunchError(f"The settings of KubernetesLauncher are no pod: {told}.") from error
     pod: dict[str, Any] = client.ApiClient().sanitize_for_serialization(model)
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 

@@ -3,8 +3,9 @@
 Annotations are not postponed here: Dagster reads them when the class is made.
 """
 
+import contextlib
 import os
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,8 +14,9 @@ from pydantic import Field
 
 from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launchers.launcher import Launcher, Runner, RunnerCall
-from dagster_sqlmesh_pipes.launchers.pod_api import PodApi
+from dagster_sqlmesh_pipes.launchers.pod_api import PodApi, unreachable
 from dagster_sqlmesh_pipes.launchers.pod_runner import PodRunner
+from dagster_sqlmesh_pipes.launchers.pod_state import is_outdated
 from dagster_sqlmesh_pipes.launchers.pod_template import LABEL, LABELLED, build_pod, grace_period
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class KubernetesLauncher(Launcher):
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,
-        description="How old a pod that was kept gets: the launcher's next run in the namespace deletes it then.",
+        description="How long a pod is kept after its end: a later run in the namespace deletes it. Longer than a retry's delay.",
     )
     load_incluster_config: bool | None = Field(
         default=None,
@@ -117,9 +119,8 @@ class KubernetesLauncher(Launcher):
     def launch(self, call: RunnerCall) -> Runner:
         api = self._api()
         try:
+            self._sweep(api)
             pod = api.create(build_pod(self, call))
-            if self.ttl_seconds_after_finished is not None:
-                self._sweep(api, timedelta(seconds=self.ttl_seconds_after_finished))
         except BaseException:
             api.close()
             raise
@@ -172,6 +173,7 @@ class KubernetesLauncher(Launcher):
         from kubernetes import client, config
 
         settings = client.Configuration()
+        settings.retries = False  # a call takes as long as it is allowed to, not three times that
         settings.no_proxy = settings.no_proxy or os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
         within = self.load_incluster_config
         if within is None:
@@ -196,14 +198,9 @@ class KubernetesLauncher(Launcher):
             ) from error
         return client.ApiClient(settings), namespace
 
-    def _sweep(self, api: PodApi, age: timedelta) -> None:
-        """Delete pods that were kept and are old enough. Kubernetes does it for jobs, not for pods."""
-        oldest = datetime.now(timezone.utc) - age
-        for pod in api.labelled(f"{LABEL}={LABELLED}"):
-            statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-            ended = [(each.get("state") or {}).get("terminated") for each in statuses]
-            if not ended or not all(ended):
-                continue
-            last = max(str(each["finishedAt"]) for each in ended if each and each.get("finishedAt"))
-            if datetime.fromisoformat(last.replace("Z", "+00:00")) < oldest:
-                api.delete(pod["metadata"]["name"], pod["metadata"]["uid"], grace_seconds=0)
+    def _sweep(self, api: PodApi) -> None:
+        """Delete pods whose time is over. Kubernetes does it for jobs, not for pods; what it does not do now it does another time."""
+        with contextlib.suppress(*unreachable()):
+            for pod in api.labelled(f"{LABEL}={LABELLED}"):
+                if is_outdated(pod, datetime.now(timezone.utc)):
+                    api.delete(pod["metadata"]["name"], pod["metadata"]["uid"], grace_seconds=0)
