@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 from dagster.components import Resolvable, Resolver
@@ -170,50 +170,31 @@ class SubprocessLauncherArgs(LauncherArgs):
         )
 
 
-class DockerLauncherArgs(LauncherArgs):
-    """`DockerLauncher` in YAML: the runner is in a container. `project_dir` is then the project's directory in the container."""
+def _settings_of(launcher: type[Launcher]) -> Any:
+    """A launcher's settings, with its descriptions, for a model that has them too."""
+    return {name: (field.annotation, field) for name, field in launcher.model_fields.items()}
+
+
+class _DockerLauncherArgs(LauncherArgs):
+    """`DockerLauncher` in YAML: the runner is in a container. `project_dir` is then the project's directory in the container.
+
+    A relative path in `volumes` is one on this host, from the component's folder on.
+    """
 
     type: Literal["docker"]
-    image: str = Field(description="The image, with a tag or a digest.", examples=["sqlmesh-runner:0.1.0"])
-    command: list[str] = Field(
-        default=["sqlmesh-runner"], description="How to call the runner in the container."
-    )
-    env: dict[str, str] = Field(
-        default={},
-        description="Variables for the runner's environment.",
-        examples=[{"PGPASSWORD": "{{ env.PGPASSWORD }}"}],
-    )
-    volumes: list[str] = Field(
-        default=[],
-        description="Mounts: a path from the component's folder on, or a volume's name, and where it is in the container.",
-        examples=[["../../../../warehouse:/project:ro"]],
-    )
-    network: str | None = Field(default=None, description="A network of the engine, or `host`.")
-    user: str | None = Field(
-        default=None, description="User and group in the container; by default the image's."
-    )
-    working_dir: str | None = Field(
-        default=None, description="Where the runner is started, in the container; by default the image's."
-    )
-    memory: str | None = Field(default=None, description="The most memory that the container gets: `2g`.")
-    cpus: float | None = Field(default=None, gt=0, description="The most processors that it gets.")
-    pull: Literal["missing", "always", "never"] = Field(
-        default="missing", description="When the image is pulled from its registry."
-    )
-    labels: dict[str, str] = Field(default={}, description="Labels of the container.")
-    docker_host: str | None = Field(
-        default=None, description="The engine: `tcp://…` or `unix://…`; by default as DOCKER_HOST says."
-    )
-    container_kwargs: dict[str, Any] = Field(
-        default={},
-        description="Any other keyword of the docker package's `containers.create`.",
-        examples=[{"read_only": True, "tmpfs": {"/tmp": ""}}],  # noqa: S108 - the container's own
-    )
 
     def launcher(self, context: dg.ResolutionContext) -> Launcher:
         given = {name: getattr(self, name) for name in self.model_fields_set if name != "type"}
-        volumes = [_mount(context, volume) for volume in self.volumes]
+        volumes = [_mount(context, volume) for volume in given.get("volumes", [])]
         return DockerLauncher(**{**given, "volumes": volumes})
+
+
+DockerLauncherArgs = create_model(
+    "DockerLauncherArgs",
+    __base__=_DockerLauncherArgs,
+    __doc__=_DockerLauncherArgs.__doc__,
+    **_settings_of(DockerLauncher),
+)
 
 
 def _mount(context: dg.ResolutionContext, volume: str) -> str:
@@ -233,14 +214,11 @@ class _KubernetesLauncherArgs(LauncherArgs):
         return KubernetesLauncher(**given)
 
 
-# None of its settings means something else in YAML: they are the launcher's own, with its descriptions.
 KubernetesLauncherArgs = create_model(
     "KubernetesLauncherArgs",
     __base__=_KubernetesLauncherArgs,
     __doc__=_KubernetesLauncherArgs.__doc__,
-    **cast(
-        "Any", {name: (field.annotation, field) for name, field in KubernetesLauncher.model_fields.items()}
-    ),
+    **_settings_of(KubernetesLauncher),
 )
 
 LAUNCHERS: tuple[type[LauncherArgs], ...] = (

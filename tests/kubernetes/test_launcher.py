@@ -4,12 +4,14 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from dagster_sqlmesh_pipes import KubernetesLauncher, LaunchError, Runner
+from dagster_sqlmesh_pipes import KubernetesLauncher, LaunchError, Runner, RunnerCall
+from dagster_sqlmesh_pipes.launchers import answer
 from support.pod_security import violations
 from support.waiting import wait_for
 
@@ -78,16 +80,8 @@ def test_what_ran_failed_and_was_skipped_in_a_pod_is_in_dagster(make_warehouse, 
     assert not outcome.success
 
 
-def test_an_event_of_300_kb_arrives_whole(make_warehouse, pods, instance):
-    said = "".join(f"{number:09d} " for number in range(30_000))
-    warehouse = make_warehouse(
-        files={
-            "audits/wordy.sql": f"AUDIT (name wordy);\nSELECT * FROM @this_model WHERE b = '{said}'",
-            "models/first.sql": "MODEL (name staging.first, kind FULL, audits (wordy));\nSELECT 'a' AS b",
-        },
-        deploy=False,
-    )
-    warehouse.manifest()
+def test_an_event_of_300_kb_arrives_whole(wordy, pods, instance):
+    said, warehouse = wordy
 
     outcome = pods.materialize(warehouse, instance)
 
@@ -96,9 +90,6 @@ def test_an_event_of_300_kb_arrives_whole(make_warehouse, pods, instance):
 
 
 def test_a_question_is_answered_from_a_pod_without_what_it_wrote_beside(make_warehouse, pods):
-    from dagster_sqlmesh_pipes import RunnerCall
-    from dagster_sqlmesh_pipes.launchers import answer
-
     warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, deploy=False)
     call = RunnerCall(
         arguments=["due", "prod", "--project", "/tmp/project", "--format", "json"],
@@ -109,6 +100,16 @@ def test_a_question_is_answered_from_a_pod_without_what_it_wrote_beside(make_war
     report = json.loads(answer(pods.launcher(warehouse), call, 120))
 
     assert [model["model"] for model in report["models"]] == ['"db"."staging"."first"']
+
+
+def test_a_question_whose_pod_cannot_start_is_answered_with_the_cause(pods):
+    call = RunnerCall(arguments=["due", "prod"], env={}, project_dir=Path("/"))
+
+    with pytest.raises(LaunchError) as caught:
+        answer(pods.launcher(image="no-such-image:1", image_pull_policy="Never"), call, 60)
+
+    assert str(caught.value).startswith("The image no-such-image:1 is not on the node")
+    assert not caught.value.transient
 
 
 # -------------------------------------------------------------------- stream
@@ -218,18 +219,29 @@ def test_settings_in_either_case_sidecars_and_init_containers_reach_the_pod(pods
     assert namespace in runner.describe()
 
 
-def test_a_pod_is_kept_where_that_is_asked_for_and_its_time_is_over_at_the_next_run(pods):
-    kept = pods.start(python("raise SystemExit(1)"), delete_pod="on_success", ttl_seconds_after_finished=3600)
-    output = b"".join(kept.output())
-    kept.close(succeeded=False)
-    gone = pods.start(python("pass"), delete_pod="on_success", ttl_seconds_after_finished=3600)
-    output_of(gone)
+def test_a_pod_is_kept_where_that_is_asked_for_until_its_time_is_over(pods):
+    def kept(**settings: object) -> str:
+        before = set(pods.names())
+        runner = pods.start(python("raise SystemExit(1)"), delete_pod="on_success", **settings)
+        list(runner.output())
+        runner.close(succeeded=False)
+        (name,) = set(pods.names()) - before
+        return name
 
-    assert output == b""
-    assert len(pods.names()) == 1
-    time.sleep(1.1)
-    output_of(pods.start(python("pass"), ttl_seconds_after_finished=1))
-    wait_for(lambda: pods.names() == [])
+    for_ever, for_long, shortly = (
+        kept(),
+        kept(ttl_seconds_after_finished=3600),
+        kept(ttl_seconds_after_finished=1),
+    )
+    time.sleep(2)
+    output_of(
+        pods.start(python("pass"), ttl_seconds_after_finished=1)
+    )  # whose time concerns its own pod alone
+
+    wait_for(lambda: shortly not in pods.names())
+    assert set(pods.names()) == {for_ever, for_long}
+    for name in (for_ever, for_long):
+        pods.cluster.delete_pod(name)
 
 
 # ------------------------------------------------------------------ causes told
@@ -496,8 +508,6 @@ def test_a_cluster_that_is_out_of_reach_is_told_as_such(pods, tmp_path, monkeypa
 
 
 def test_a_run_that_is_told_to_end_reports_and_leaves_no_pod(make_warehouse, pods):
-    from dagster_sqlmesh_pipes import RunnerCall
-
     warehouse = make_warehouse(
         {"staging.first": "SELECT 1 AS a"}, {"models/slow.py": FIRST_AND_SLOW % 300}, deploy=False
     )
@@ -531,6 +541,33 @@ def test_a_pod_that_is_killed_ends_at_once(pods):
     assert time.monotonic() - began < 30
     assert pods.names() == []
     runner.kill()  # does nothing the second time
+
+
+def test_a_pod_that_is_evicted_with_grace_reports_and_dagster_says_why_it_ended(
+    make_warehouse, pods, instance
+):
+    warehouse = make_warehouse(
+        {"staging.first": "SELECT 1 AS a", "marts.after": "SELECT a FROM marts.slow"},
+        {"models/slow.py": FIRST_AND_SLOW % 20},
+        deploy=False,
+    )
+    warehouse.manifest()
+
+    def evict() -> None:
+        wait_for(lambda: instance.get_latest_materialization_event(FIRST) is not None, seconds=120)
+        (name,) = pods.names()
+        pods.cluster.core.create_namespaced_pod_eviction(
+            name, pods.cluster.namespace, {"metadata": {"name": name, "namespace": pods.cluster.namespace}}
+        )
+
+    thread = threading.Thread(target=evict)
+    thread.start()
+    outcome = pods.materialize(warehouse, instance)
+    thread.join()
+
+    assert outcome.status("marts/after") == ("skipped", "interrupted")
+    assert "The SQLMesh run was stopped before its end. " in outcome.failure
+    assert "Somebody deleted the pod." in outcome.failure or "The pod was evicted" in outcome.failure
 
 
 def test_a_pod_deleted_in_mid_run_leaves_in_dagster_what_was_done_and_why_it_ended(

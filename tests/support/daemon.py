@@ -58,9 +58,9 @@ def daemon(home: Path, location: str) -> Iterator[dg.DagsterInstance]:
 
 @contextmanager
 def launched_run(
-    warehouse: Warehouse, home: Path, launcher: Launcher, project_dir: str | None = None
+    warehouse: Warehouse, home: Path, launcher: Launcher, project_dir: str | None = None, retries: int = 1
 ) -> Iterator[dg.DagsterInstance]:
-    """A run of all models that the daemon launches, a process for each step; a step that fails is tried once more.
+    """A run of all models that the daemon launches, a process for each step; a step that fails is tried again.
 
     Args:
         home: a directory to be made.
@@ -75,7 +75,7 @@ def launched_run(
 
         project = SQLMeshProject({str(warehouse.path)!r})
 
-        @sqlmesh_assets(project=project, retry_policy=dg.RetryPolicy(max_retries=1))
+        @sqlmesh_assets(project=project, retry_policy=dg.RetryPolicy(max_retries={retries}))
         def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
             yield from sqlmesh.run(context)
 
@@ -100,10 +100,10 @@ def finished(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
     return run if run.is_finished else None
 
 
-def kill_step_worker(instance: dg.DagsterInstance) -> None:
-    """SIGKILL to the process that executes the only step of the only run, in its first attempt."""
+def kill_step_worker(instance: dg.DagsterInstance, attempt: int = 1) -> None:
+    """SIGKILL to the process that executes the only step of the only run."""
     (run,) = instance.get_runs()
-    (captured,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
-    found = re.search(r"pid: (\d+)", captured.message)
-    assert found is not None, captured.message
+    captured = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
+    found = re.search(r"pid: (\d+)", captured[attempt - 1].message)
+    assert found is not None, captured
     os.kill(int(found[1]), signal.SIGKILL)

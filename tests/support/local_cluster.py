@@ -22,8 +22,9 @@ from support.cluster import Cluster
 class LocalCluster:
     """A cluster's parts: ``kube-apiserver``, ``kubelet`` and others."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, cluster: Cluster) -> None:
         self._state = state
+        self._cluster = cluster
 
     @contextmanager
     def without(self, part: str) -> Iterator[None]:
@@ -71,6 +72,18 @@ class LocalCluster:
             )
         _PROCESSES.append(process)
         (self._state / "pid" / part).write_text(f"{process.pid} {_started_at(process.pid)}\n")
+        self._cluster.wait_for(self._is_well, f"the cluster with its {part} started again", seconds=120)
+
+    def _is_well(self) -> bool:
+        """Whether the API server answers, and says that its node is there."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            (node,) = self._cluster.core.list_node(_request_timeout=5).items
+        except (ApiException, HTTPError, OSError):
+            return False
+        return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
 
 
 _PROCESSES: list[subprocess.Popen[bytes]] = []
@@ -93,4 +106,4 @@ def local_cluster(cluster: Cluster) -> LocalCluster:
     state = cluster.kubeconfig.parent
     if os.geteuid() != 0 or not (state / "pid" / "kube-apiserver").is_file():
         pytest.skip("the cluster's parts are not processes that a test may stop")
-    return LocalCluster(state)
+    return LocalCluster(state, cluster)

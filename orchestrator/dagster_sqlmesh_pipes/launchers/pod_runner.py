@@ -128,7 +128,7 @@ class PodRunner(Runner):
         if rest:
             self._last_words.append(rest)
             yield rest
-        if self._no_log and not self._was_asked and self._verdict is None:
+        if self._no_log and not self._was_asked and self.verdict() is None:
             cause = f"Its log could not be read to the end: {self._no_log}."
             self._verdict = Verdict(cause=cause, ended=self._is_gone)
         self._all_read = True
