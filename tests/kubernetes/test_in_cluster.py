@@ -63,7 +63,8 @@ def test_a_launcher_in_a_pod_finds_the_cluster_by_itself_with_the_least_rights(c
         return phase if phase in ("Succeeded", "Failed") else None
 
     phase = cluster.wait_for(done, "the end of Dagster's pod", seconds=180)
-    said = cluster.core.read_namespaced_pod_log("dagster", namespace)
+    response = cluster.core.read_namespaced_pod_log("dagster", namespace, _preload_content=False)
+    said = response.data.decode()
 
     assert phase == "Succeeded", said
     assert f"pod {namespace}/from-within of {pod_image} b'hello\\n' 0" in said
