@@ -6,7 +6,7 @@ import pytest
 
 from support.cluster import cluster  # noqa: F401 - pytest finds fixtures by name
 from support.local_cluster import local_cluster  # noqa: F401 - pytest finds fixtures by name
-from support.pods import pod_image, pods  # noqa: F401 - pytest finds fixtures by name
+from support.pods import no_pod_left, pod_image, pods  # noqa: F401 - pytest finds fixtures by name
 from support.warehouse import (  # noqa: F401 - pytest finds fixtures by name
     Warehouse,
     instance,

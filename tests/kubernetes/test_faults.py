@@ -20,7 +20,11 @@ from support.pods import Pods
 from support.waiting import wait_for
 from support.warehouse import Outcome, Warehouse
 
-pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.xdist_group("kubernetes"),
+    pytest.mark.timeout(1500),
+    pytest.mark.usefixtures("no_pod_left"),
+]
 
 FIRST = dg.AssetKey(["db", "staging", "first"])
 SLOW = """
@@ -41,16 +45,6 @@ for number in range({count}):
     time.sleep({pause})
 """
 """Numbered messages, and lines between them."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(pods):
-    yield
-    try:
-        wait_for(lambda: pods.names() == [], seconds=15)
-    finally:
-        for name in pods.names():  # not left to the next test
-            pods.cluster.delete_pod(name)
 
 
 @pytest.fixture

@@ -16,7 +16,11 @@ from support.pod_security import violations
 from support.waiting import wait_for
 
 # The first test makes the image: minutes on a busy machine.
-pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.xdist_group("kubernetes"),
+    pytest.mark.timeout(1500),
+    pytest.mark.usefixtures("no_pod_left"),
+]
 
 FIRST_AND_SLOW = """
     import time
@@ -28,16 +32,6 @@ FIRST_AND_SLOW = """
         return pd.DataFrame({"a": [1]})
 """
 FIRST = dg.AssetKey(["db", "staging", "first"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(pods):
-    yield
-    try:
-        wait_for(lambda: pods.names() == [], seconds=15)
-    finally:
-        for name in pods.names():  # not left to the next test
-            pods.cluster.delete_pod(name)
 
 
 def python(script: str) -> list[str]:

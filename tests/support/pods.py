@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dagster_sqlmesh_pipes import KubernetesLauncher, RunnerCall
 from dagster_sqlmesh_pipes.launchers import Runner
 from support.cluster import Cluster
 from support.images import runner_image
+from support.waiting import wait_for
 from support.warehouse import HERE, Outcome, Warehouse
 
 PLANNED = """\
@@ -110,5 +111,15 @@ class Pods:
 
 @pytest.fixture
 def pods(cluster: Cluster, pod_image: str) -> Pods:
-    """Launchers whose pods are all gone after a test that passed."""
     return Pods(cluster, pod_image)
+
+
+@pytest.fixture
+def no_pod_left(pods: Pods) -> Iterator[None]:
+    """A test whose pods are all gone soon after it."""
+    yield
+    try:
+        wait_for(lambda: pods.names() == [], seconds=15)
+    finally:
+        for name in pods.names():  # not left to the next test
+            pods.cluster.delete_pod(name)

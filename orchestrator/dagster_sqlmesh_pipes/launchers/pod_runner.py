@@ -108,6 +108,7 @@ class PodRunner(Runner):
                     if not line.startswith(b"{"):
                         self._last_words.append(line)
                     yield line
+                self._no_log = ""
                 if was_over and self._log.position() == where:
                     break
                 self._look()
@@ -121,8 +122,6 @@ class PodRunner(Runner):
                     cause = f"Dagster may not read the pod's log: {words(error)}. Give its service account the role of docker/k8s/."
                     self._verdict = Verdict(cause=cause, transient=False)
                     break
-            else:
-                self._no_log = ""
             self._ended.wait(_RETRY_SECONDS)
         rest = self._log.rest()
         if rest:
