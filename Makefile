@@ -72,7 +72,7 @@ demo-plan: install
 
 test: install  ## Run the whole suite. What needs PostgreSQL, Docker or the cluster of KUBECONFIG is skipped, with the reason, without it.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/kubernetes -n $(JOBS) --dist loadgroup
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes -n $(JOBS) --dist loadgroup
 
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test

@@ -20,8 +20,10 @@ WAITS = """\
 """
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(
+    condition: Callable[[], object], seconds: float = 60.0, what: Callable[[], str] = lambda: "it"
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, f"{what()} never came"
         time.sleep(0.02)
