@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlmesh_pipes_protocol.errors import ManifestError
 from sqlmesh_pipes_protocol.events import ErrorInfo
 from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, load_manifest, staleness
+from sqlmesh_pipes_protocol.spans import moment
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 from sqlmesh_pipes_runner.checks import CannotTellError, Check, NotOkError
 from sqlmesh_pipes_runner.errors import (
@@ -32,7 +33,6 @@ from sqlmesh_pipes_runner.errors import (
     UsageError,
 )
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.recorder import moment
 from sqlmesh_pipes_runner.run import check_project, run_error
 from sqlmesh_pipes_runner.secrets import Masker
 from sqlmesh_pipes_runner.spelling import counted

@@ -2,81 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlmesh.core.environment import Environment
 
 from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError, VersionMismatchError
-from sqlmesh_pipes_protocol.events import (
-    BatchFinished,
-    EvaluationStarted,
-    Event,
-    Interval,
-    ModelExecuted,
-    ModelFailed,
-    RunFinished,
-    RunStarted,
-    Timestamp,
-    UnknownEvent,
-)
 from sqlmesh_pipes_protocol.framing import EventStream, LineSplitter, parse_line
 from sqlmesh_pipes_protocol.reconcile import ModelReconciled, ReconcileReport
+from sqlmesh_pipes_protocol.spans import Span, epoch_ms, merged, moment, within, without
+from sqlmesh_pipes_protocol.told import RunTold
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
-from sqlmesh_pipes_runner.adapter import RecordContext, Records, without
+from sqlmesh_pipes_runner.adapter import RecordContext, Records
 from sqlmesh_pipes_runner.answers import answer
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.recorder import Span, merged, moment
 from sqlmesh_pipes_runner.reports import read_story
 from sqlmesh_pipes_runner.spelling import counted, spans
-
-
-@dataclass
-class RunTold:
-    """What the events of a run say of intervals. Feed it each event once, in order.
-
-    Attributes:
-        run_id: the run.
-        began_at: the time of its first event.
-        started: None where the run broke off before.
-        due: what the run set out to fill, by FQN.
-        is_due_known: whether that is all: no event is missing that would have told more.
-        done: what it says it has filled, by FQN.
-    """
-
-    run_id: str
-    began_at: Timestamp
-    started: RunStarted | None = None
-    due: dict[str, list[Span]] = field(default_factory=dict)
-    is_due_known: bool = False
-    done: dict[str, list[Span]] = field(default_factory=dict)
-
-    def take(self, event: Event | UnknownEvent) -> None:
-        match event:
-            case RunStarted():
-                self.started = event
-            case EvaluationStarted():
-                self.is_due_known = True
-                for batches in event.batches:
-                    self.due.setdefault(batches.model, []).extend(map(_span, batches.intervals))
-            case BatchFinished():
-                self._done(event.model, [event.interval])
-            case ModelExecuted() | ModelFailed():
-                self._done(event.model, event.intervals)
-            case RunFinished():
-                self.is_due_known = True
-                for outcome in event.digest:
-                    self._done(outcome.model, outcome.intervals)
-            case _:
-                pass
-
-    def _done(self, model: str, intervals: Iterable[Interval]) -> None:
-        self.done.setdefault(model, []).extend(map(_span, intervals))
 
 
 def read_run(path: Path, run_id: str | None) -> RunTold:
@@ -95,7 +40,7 @@ def read_run(path: Path, run_id: str | None) -> RunTold:
             except (DecodeError, EventTooLargeError):
                 continue  # its seq stays missing
             if envelope is not None:
-                told.take(envelope.event)
+                told.take(envelope)
     except VersionMismatchError as error:
         raise UsageError(f"{path}: {error}") from error
     except OSError as error:
@@ -146,12 +91,13 @@ def reconcile_report(
                         f"The run {told.run_id} was on the gateway {started.gateway!r}, and {context.selected_gateway!r} "
                         "is asked: give the run's with --gateway."
                     )
-                from_ms = _epoch_ms(told.began_at)
+                assert told.began_at is not None  # noqa: S101 - narrows the type: the file has an event
+                from_ms = epoch_ms(told.began_at)
                 records = context.records_since(from_ms, start=started.start if started else None)
             return ReconcileReport(
                 v=PROTOCOL_VERSION,
                 environment=context.target_environment,
-                since=moment(from_ms) if told is None else told.began_at,
+                since=moment(from_ms) if told is None or told.began_at is None else told.began_at,
                 run_id=told.run_id if told is not None else None,
                 models=tuple(
                     model
@@ -206,15 +152,6 @@ def compare(fqn: str, records: Records, told: RunTold | None) -> ModelReconciled
     )
 
 
-def within(spans: Iterable[Span], others: Iterable[Span]) -> Iterator[Span]:
-    """What of the spans lies in one of the others."""
-    others = list(others)
-    for start, end in spans:
-        for other_start, other_end in others:
-            if max(start, other_start) < min(end, other_end):
-                yield max(start, other_start), min(end, other_end)
-
-
 def table(report: ReconcileReport) -> str:
     """The report for people, times in UTC. Models with something missing stand first."""
     missing = [model for model in report.models if model.missing]
@@ -247,15 +184,3 @@ def table(report: ReconcileReport) -> str:
 
 def _tells_something(model: ModelReconciled) -> bool:
     return bool(model.recorded or model.reported or model.uncertain)
-
-
-def _span(interval: Interval) -> Span:
-    return _epoch_ms(interval.start), _epoch_ms(interval.end)
-
-
-def _epoch_ms(time: Timestamp) -> int:
-    """Rounded down: SQLMesh's own times have no more than milliseconds."""
-    whole, _, fraction = time.removesuffix("Z").partition(".")
-    return round(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1000 + int(
-        fraction.ljust(3, "0")[:3]
-    )

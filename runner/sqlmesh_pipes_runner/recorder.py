@@ -10,9 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 
-from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
     AuditOutcome,
@@ -39,6 +37,7 @@ from sqlmesh_pipes_protocol.events import (
     Storage,
     Timestamp,
 )
+from sqlmesh_pipes_protocol.spans import Span, interval, merged
 from sqlmesh_pipes_runner.options import FailOn
 
 _NO_REASON = ErrorInfo(
@@ -49,30 +48,6 @@ _NO_REASON = ErrorInfo(
 )
 
 _HELD_BACK = {"upstream_failed", "signal_not_ready"}
-
-Span = tuple[int, int]
-"""An interval in milliseconds since the epoch, end excluded."""
-
-
-def moment(epoch_ms: int) -> Timestamp:
-    """Milliseconds since the epoch as the protocol writes a time."""
-    text = timestamp(datetime.fromtimestamp(epoch_ms / 1000, timezone.utc))
-    return Timestamp(text.replace(".000000Z", "Z"))
-
-
-def interval(span: Span) -> Interval:
-    return Interval(start=moment(span[0]), end=moment(span[1]))
-
-
-def merged(spans: Iterable[Span]) -> tuple[Interval, ...]:
-    """The spans as few intervals as possible, in order of time."""
-    result: list[Span] = []
-    for start, end in sorted(spans):
-        if result and start <= result[-1][1]:
-            result[-1] = (result[-1][0], max(end, result[-1][1]))
-        else:
-            result.append((start, end))
-    return tuple(map(interval, result))
 
 
 def _exit_code(

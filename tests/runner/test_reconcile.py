@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 from sqlmesh.core.console import NoopConsole
 
 from sqlmesh_pipes_protocol import read_reconcile_report, reconcile_schema
-from sqlmesh_pipes_runner.adapter import console_replaced, without
+from sqlmesh_pipes_protocol.spans import without
+from sqlmesh_pipes_runner.adapter import console_replaced
 from support.postgres import PASSWORD, PostgresServer
 from support.waiting import WAITS, wait_for
 

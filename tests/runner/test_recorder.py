@@ -31,7 +31,8 @@ from sqlmesh_pipes_protocol.events import (
     RunStarted,
     Versions,
 )
-from sqlmesh_pipes_runner.recorder import RunRecorder, Skip, interval, merged, moment
+from sqlmesh_pipes_protocol.spans import interval, merged, moment
+from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 
 TERMINAL = (ModelExecuted, ModelFailed, ModelSkipped)
 DAY = 86_400_000

@@ -12,7 +12,7 @@ Read against SQLMesh 0.236.4. The seams, and why each is there:
 from sqlmesh_pipes_runner.adapter.audits import audit_calls
 from sqlmesh_pipes_runner.adapter.lineage import ColumnSources, column_sources
 from sqlmesh_pipes_runner.adapter.loading import console_replaced, load_configs, secrets_of
-from sqlmesh_pipes_runner.adapter.records import RecordContext, Records, without
+from sqlmesh_pipes_runner.adapter.records import RecordContext, Records
 from sqlmesh_pipes_runner.adapter.scheduling import ReportingContext, ReportingScheduler
 from sqlmesh_pipes_runner.adapter.state import ReadingContext, StateContext
 from sqlmesh_pipes_runner.adapter.turns import DueContext
@@ -31,5 +31,4 @@ __all__ = [
     "console_replaced",
     "load_configs",
     "secrets_of",
-    "without",
 ]

@@ -16,8 +16,9 @@ from sqlmesh.utils.errors import NodeAuditsErrors
 
 from sqlmesh_pipes_protocol.audits import AuditCall, audit_identities
 from sqlmesh_pipes_protocol.events import AuditEvaluated
+from sqlmesh_pipes_protocol.spans import interval
 from sqlmesh_pipes_runner.failures import causes
-from sqlmesh_pipes_runner.recorder import RunRecorder, interval
+from sqlmesh_pipes_runner.recorder import RunRecorder
 
 
 def audit_calls(node: Any) -> list[tuple[Any, AuditCall, bool]]:

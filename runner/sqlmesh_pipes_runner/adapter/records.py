@@ -8,7 +8,6 @@ known to be older where that lies before the moment, and not known to be younger
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +18,10 @@ from sqlmesh.core.state_sync import EngineAdapterStateSync
 from sqlmesh.core.state_sync.db.utils import fetchall, snapshot_name_version_filter
 from sqlmesh.utils.date import to_timestamp
 
+from sqlmesh_pipes_protocol.spans import Span, without
 from sqlmesh_pipes_runner.adapter.state import ReadingContext
 from sqlmesh_pipes_runner.adapter.turns import is_evaluated
 from sqlmesh_pipes_runner.errors import UsageError
-from sqlmesh_pipes_runner.recorder import Span
 
 _BATCH_SIZE = 1000
 _COLUMNS = (
@@ -77,21 +76,6 @@ class Records:
             self.recorded.append(span)
         elif row.last_altered_ts is None or row.last_altered_ts >= since:
             self.uncertain.append(span)
-
-
-def without(spans: Iterable[Span], taken: Iterable[Span]) -> Iterator[Span]:
-    """What of the spans lies in none of those that are taken away."""
-    away = sorted(taken)
-    for start, end in spans:
-        for taken_start, taken_end in away:
-            if start < taken_start < end:
-                yield start, taken_start
-            if taken_start < end and start < taken_end:
-                start = taken_end
-            if start >= end:
-                break
-        if start < end:
-            yield start, end
 
 
 class RecordContext(ReadingContext):

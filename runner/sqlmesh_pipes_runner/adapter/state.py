@@ -11,9 +11,9 @@ from sqlmesh.core.environment import Environment
 from sqlmesh.core.state_sync import StateSync
 
 from sqlmesh_pipes_protocol.manifest import DeployedModel, Deployment
+from sqlmesh_pipes_protocol.spans import moment
 from sqlmesh_pipes_runner.errors import UsageError
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.recorder import moment
 
 
 class StateContext(Context):

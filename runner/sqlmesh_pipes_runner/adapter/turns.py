@@ -18,11 +18,11 @@ from sqlmesh.utils.date import make_exclusive, now_timestamp, to_datetime, to_ti
 from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.due import DueReport, ModelDue
 from sqlmesh_pipes_protocol.events import Timestamp
+from sqlmesh_pipes_protocol.spans import interval, moment
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
 from sqlmesh_pipes_runner.adapter.selection import check_selection, check_times
 from sqlmesh_pipes_runner.adapter.state import ReadingContext
 from sqlmesh_pipes_runner.errors import UsageError
-from sqlmesh_pipes_runner.recorder import interval, moment
 
 
 def next_due(snapshot: Snapshot, at: datetime) -> Timestamp | None:
