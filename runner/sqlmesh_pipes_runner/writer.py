@@ -39,13 +39,40 @@ from sqlmesh_pipes_runner.secrets import Masker
 
 READER_PATIENCE = 15.0
 """Seconds for which a reader may take nothing before it is given up."""
+DAGSTER_PATIENCE = 600.0
+"""The same for Dagster's process: longer, for what it is not told it has to ask SQLMesh's state for, and what has stopped it (a
+debugger, a paused container, a starved host) mostly passes in minutes. Nothing is held up by it but the runner's own end: the
+warehouse is let go by then. A process that has gone is another matter: it is noticed at once."""
 _QUEUE_BYTES = 64 * 1024 * 1024
+_GONE_SECONDS = 0.5
+"""How often a reader that is sent nothing is looked after."""
+_WITHOUT_READER = select.POLLERR | select.POLLHUP
 _KEEPS_UP_SECONDS = 0.005
 _WAIT_SECONDS = 0.5
 STORE_PATIENCE = 60.0
 """Seconds for which a store may fail before it is given up."""
 _UPLOAD_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+_of_this_process: dict[int, tuple[int, int]] = {}
+"""Descriptors that events go to, and what they were opened on: a number may be somebody else's by the time of a fork."""
+
+
+def _mute_child() -> None:
+    """In a process that a model has forked: the events are the parent's, and the child must not hold their pipe open."""
+    for descriptor, opened_on in _of_this_process.items():
+        with suppress(OSError):
+            if _opened_on(descriptor) == opened_on:
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.dup2(nowhere, descriptor, inheritable=False)
+                os.close(nowhere)
+
+
+def _opened_on(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+os.register_at_fork(after_in_child=_mute_child)
 
 
 class Sink(Protocol):
@@ -61,7 +88,7 @@ class Sink(Protocol):
 
 
 class EventWriter:
-    """Numbers, times, masks and writes events. Thread-safe.
+    """Numbers, times, masks and writes events. Thread-safe; in a process that was forked from this one it does nothing.
 
     When the sink breaks (the reader has gone, the disk is full), the run goes on without events: ``on_broken`` is called
     once, and later events are dropped.
@@ -82,6 +109,7 @@ class EventWriter:
         self._now = now
         self._lock = threading.Lock()
         self._seq = 0
+        self._process = os.getpid()
 
     @property
     def next_seq(self) -> int:
@@ -92,6 +120,10 @@ class EventWriter:
         """Write the event; returns it with its place in the run, secrets masked."""
         event = self.masker.event(event)
         broken: OSError | None = None
+        if (
+            os.getpid() != self._process
+        ):  # the lock may be held for ever here, by a thread that the fork did not copy
+            return Envelope(run_id=self.run_id, seq=self._seq, at=timestamp(self._now()), event=event)
         with self._lock:
             envelope = Envelope(run_id=self.run_id, seq=self._seq, at=timestamp(self._now()), event=event)
             if self._sink is not None:
@@ -115,15 +147,19 @@ class EventWriter:
     def drain(self) -> None:
         """Have the events on their way that a slow reader has not taken yet. Waits for as long as it takes some, no longer."""
         sink = self._sink
-        if sink is None:
+        if sink is None or os.getpid() != self._process:
             return
         try:
             sink.drain()
         except OSError as error:
-            with self._lock:
-                is_news, self._sink = self._sink is not None, None
-            if is_news:
-                self._on_broken(error)
+            self.give_up(error)
+
+    def give_up(self, error: OSError) -> None:
+        """The sink has broken, as somebody has noticed who did not write: later events are dropped."""
+        with self._lock:
+            is_news, self._sink = self._sink is not None, None
+        if is_news:
+            self._on_broken(error)
 
     def _lines(self, envelope: Envelope, event: Event, overhead: int) -> list[bytes]:
         try:
@@ -175,6 +211,8 @@ class QueuedSink:
     def __init__(
         self, descriptor: int, *, capacity: int = _QUEUE_BYTES, patience: float = READER_PATIENCE
     ) -> None:
+        self._descriptor = descriptor
+        self._is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         self._sink = DescriptorSink(descriptor)
         self._capacity = capacity
         self._patience = patience
@@ -183,11 +221,22 @@ class QueuedSink:
         self._size = 0
         self._taken = 0
         self._keeps_up = True
+        self._over = False
         self._error: OSError | None = None
-        threading.Thread(target=self._pass_on, name="events", daemon=True).start()
+        self._on_gone: Callable[[OSError], object] | None = None
+        self._thread = threading.Thread(target=self._pass_on, name="events", daemon=True)
+        self._thread.start()
+
+    def watch(self, on_gone: Callable[[OSError], object]) -> None:
+        """Look after the reader while there is nothing to write, too: called from another thread, once, when it has gone."""
+        with self._changed:
+            self._on_gone = on_gone
+            self._changed.notify_all()
 
     def write(self, line: bytes) -> None:
         with self._changed:
+            if self._passed_on_at_once(line):
+                return
             keeps_up = self._keeps_up and not self._waiting
             self._wait(lambda: not self._waiting or self._size + len(line) <= self._capacity)
             self._waiting.append(line)
@@ -201,6 +250,32 @@ class QueuedSink:
     def drain(self) -> None:
         with self._changed:
             self._wait(lambda: not self._waiting)
+
+    def close(self) -> bool:
+        """End, with whatever waits; returns whether nothing is being written any more, so that the descriptor may be closed."""
+        with self._changed:
+            self._over = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._thread.join(timeout=_WAIT_SECONDS)
+        return not self._thread.is_alive()
+
+    def _passed_on_at_once(self, line: bytes) -> bool:
+        """Write without the thread's help, which takes several times as long, where that cannot block. The condition is held."""
+        if (
+            not self._is_pipe
+            or self._waiting
+            or self._error is not None
+            or len(line) >= select.PIPE_BUF
+            or not _polled(self._descriptor, select.POLLOUT) & select.POLLOUT
+        ):
+            return False
+        try:
+            self._sink.write(line)
+        except OSError as error:
+            self._give_up(error)
+            raise
+        return True
 
     def _wait(self, enough: Callable[[], bool]) -> None:
         """Wait as long as the reader takes lines. The condition is held."""
@@ -222,29 +297,46 @@ class QueuedSink:
         self._changed.notify_all()
 
     def _pass_on(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
-                line = self._waiting[0]
-            began = time.monotonic()
-            try:
+        try:
+            while (line := self._next()) is not None:
+                began = time.monotonic()
                 self._sink.write(line)
-            except OSError as error:
                 with self._changed:
-                    self._give_up(self._error or error)
-                return
+                    if self._error is not None or self._over:
+                        return
+                    self._waiting.popleft()
+                    self._size -= len(line)
+                    self._taken += 1
+                    self._keeps_up = time.monotonic() - began < _KEEPS_UP_SECONDS
+                    self._changed.notify_all()
+        except OSError as error:
             with self._changed:
-                if self._error is not None:
-                    return
-                self._waiting.popleft()
-                self._size -= len(line)
-                self._taken += 1
-                self._keeps_up = time.monotonic() - began < _KEEPS_UP_SECONDS
-                self._changed.notify_all()
+                self._give_up(self._error or error)
+            if self._on_gone is not None:
+                self._on_gone(error)
+
+    def _next(self) -> bytes | None:
+        """The line to write, once there is one; None when there will be none. Raises BrokenPipeError if the reader has gone."""
+        with self._changed:
+            while self._error is None and not self._over:
+                if self._waiting:
+                    return self._waiting[0]
+                if self._on_gone is not None and _polled(self._descriptor) & _WITHOUT_READER:
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+                self._changed.wait(_GONE_SECONDS if self._on_gone is not None else None)
+            return None
+
+
+def _polled(descriptor: int, events: int = 0) -> int:
+    """What a descriptor is ready for, now."""
+    poll = select.poll()
+    poll.register(descriptor, events)
+    return sum(ready for _, ready in poll.poll(0))
 
 
 def sink_of(descriptor: int, *, patience: float = READER_PATIENCE) -> Sink:
-    """Lines to a descriptor: at once to a file, through memory to what may not be read."""
+    """Lines to a descriptor: at once to a file, through memory to what may not be read. None from a process forked from this."""
+    _of_this_process[descriptor] = _opened_on(descriptor)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return DescriptorSink(descriptor)
     return QueuedSink(descriptor, patience=patience)
@@ -256,26 +348,59 @@ class PipesSink:
     _FRAME = b'{"__dagster_pipes_version":"0.1","method":"report_custom_message","params":{"payload":}}'
     overhead = len(_FRAME) + 8  # its own line break, and some air for a longer version
 
-    def __init__(self, pipes: PipesContext, drain: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pipes: PipesContext, writer: RunnerMessageWriter | None = None) -> None:
         self._pipes = pipes
-        self._drain = drain
+        self._writer = writer
 
     def write(self, line: bytes) -> None:
         # The line is JSON already; the channels below are ours and serialise with orjson.
         self._pipes.report_custom_message(orjson.Fragment(line))
 
     def drain(self) -> None:
-        self._drain()
+        if self._writer is not None:
+            self._writer.drain()
+
+    def watch(self, on_gone: Callable[[OSError], object]) -> None:
+        """Have it told from another thread when Dagster has gone, where that can be known before something is written."""
+        if self._writer is not None:
+            self._writer.watch(on_gone)
 
 
 class _LineChannel(PipesMessageWriterChannel):
-    def __init__(self, sink: DescriptorSink) -> None:
-        self._sink = sink
+    """Messages as lines to a descriptor, which is its own; thread-safe, and mute in a process that was forked from this one."""
+
+    def __init__(self, descriptor: int, *, patience: float) -> None:
+        self._descriptor = descriptor
+        self._sink = sink_of(descriptor, patience=patience)
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def write_message(self, message: PipesMessage) -> None:
-        with self._lock:
-            self._sink.write(orjson.dumps(message))
+        self.write(orjson.dumps(message))
+
+    def write(self, line: bytes) -> None:
+        if os.getpid() == self._process:
+            with self._lock:
+                self._sink.write(line)
+
+    def drain(self) -> None:
+        if os.getpid() == self._process:
+            self._sink.drain()
+
+    def watch(self, on_gone: Callable[[OSError], object]) -> None:
+        if isinstance(self._sink, QueuedSink):
+            self._sink.watch(on_gone)
+
+    def close(self) -> None:
+        """Returns when all lines are on their way; raises OSError when they cannot be."""
+        if os.getpid() != self._process:
+            return
+        try:
+            self._sink.drain()
+        finally:
+            if not isinstance(self._sink, QueuedSink) or self._sink.close():
+                del _of_this_process[self._descriptor]
+                os.close(self._descriptor)
 
 
 class LineMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
@@ -283,25 +408,43 @@ class LineMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
 
     It understands the parameters of Dagster's own readers (``stdio``, ``path``). The stock writer is not used because it
     neither locks nor flushes, and shares standard output with whatever a model prints.
+
+    Args:
+        patience: seconds for which a reader of standard output may take nothing before it is given up.
     """
+
+    def __init__(self, patience: float = DAGSTER_PATIENCE) -> None:
+        self._patience = patience
+        self._channel: _LineChannel | None = None
 
     @contextmanager
     def open(self, params: PipesParams) -> Iterator[PipesMessageWriterChannel]:
         path, stream = params.get("path"), params.get("stdio")
         if isinstance(path, str):
-            descriptor = open_append(Path(path))
+            channel = _LineChannel(open_append(Path(path)), patience=self._patience)
         elif stream in ("stdout", "stderr"):
-            descriptor = claim_stream(1 if stream == "stdout" else 2)
-            os.write(descriptor, b"\n")  # whatever stood there before, the first message begins a line
+            channel = _LineChannel(claim_stream(1 if stream == "stdout" else 2), patience=self._patience)
+            channel.write(b"")  # whatever stood there before, the first message begins a line
         else:
             raise UsageError(
                 "Dagster's message reader asks for messages in a way that sqlmesh-runner does not know "
                 f"(parameters {sorted(params)}): use a reader of standard output, of a file, or of a store that --pipes names."
             )
+        self._channel = channel
         try:
-            yield _LineChannel(DescriptorSink(descriptor))
+            yield channel
         finally:
-            os.close(descriptor)
+            channel.close()
+
+    def drain(self) -> None:
+        """Returns when all messages are on their way; raises OSError when that cannot be."""
+        if self._channel is not None:
+            self._channel.drain()
+
+    def watch(self, on_gone: Callable[[OSError], object]) -> None:
+        """Have it told from another thread when the reader has gone, before anything is written to it."""
+        if self._channel is not None:
+            self._channel.watch(on_gone)
 
 
 class ObjectChannel(PipesMessageWriterChannel):
@@ -440,12 +583,13 @@ class RunnerMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
         self._store_names = store_names
         self._writer: PipesBlobStoreMessageWriter[Any] | None = None
         self._channel: ObjectChannel | None = None
+        self._lines = LineMessageWriter()
 
     @contextmanager
     def open(self, params: PipesParams) -> Iterator[PipesMessageWriterChannel]:
         store = stores.store_of(params, self._store_names)
         if store is None:
-            with LineMessageWriter().open(params) as lines:
+            with self._lines.open(params) as lines:
                 yield lines
             return
         place = store.place(params)
@@ -464,8 +608,11 @@ class RunnerMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
 
     def drain(self) -> None:
         """Returns when all messages are on their way; raises OSError when that cannot be."""
-        if self._channel is not None:
-            self._channel.drain()
+        (self._lines if self._channel is None else self._channel).drain()
+
+    def watch(self, on_gone: Callable[[OSError], object]) -> None:
+        """Have it told from another thread when Dagster has gone, where that can be known before something is written."""
+        self._lines.watch(on_gone)
 
 
 def _terminal_in_messages(

@@ -229,3 +229,18 @@ def test_standard_output_that_is_closed_is_an_error_of_usage(slow):
     assert done.returncode == 2
     assert "Events cannot be written to standard output: Bad file descriptor." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_while_there_is_nothing_to_write_is_noticed(pipe):
+    gone = threading.Event()
+    broken = []
+    sink = QueuedSink(pipe[1], patience=60)
+    writer = EventWriter("run-1", sink, on_broken=lambda error: (broken.append(error), gone.set()))
+    sink.watch(writer.give_up)
+    writer.emit(log("a"))
+    assert not gone.is_set()
+    os.close(pipe[0])
+
+    assert gone.wait(10)
+    writer.emit(log("b"))
+    assert [type(error) for error in broken] == [BrokenPipeError]

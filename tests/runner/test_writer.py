@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -368,6 +371,77 @@ def test_the_first_pipes_message_begins_a_line_whatever_stood_there_before(pytho
     first, _, rest = done.stdout.partition("\n")
     assert first == "torn"
     assert_pipes_messages(rest)
+
+
+def test_a_reader_that_stops_holds_up_no_pipes_message_and_gets_all_of_them_when_it_comes_back(python):
+    """Ten times what the pipe holds is written before anything is read; the process ends when all is on its way."""
+    script = """
+        import os, sys
+        from dagster_pipes import open_dagster_pipes
+        from sqlmesh_pipes_protocol.events import Log
+        from sqlmesh_pipes_runner.writer import EventWriter, PipesSink, RunnerMessageWriter
+
+        messages = RunnerMessageWriter()
+        pipes = open_dagster_pipes(message_writer=messages)
+        writer = EventWriter("run-1", PipesSink(pipes, messages), on_broken=print)
+        for number in range(100):
+            writer.emit(Log(level="info", logger="test", message=str(number) + ":" + "x" * 7_000))
+        os.write(2, b"told\\n")
+        writer.drain()
+        pipes.close()
+    """
+    reading, writing = os.pipe()
+    telling, told = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, **pipes_environment({"stdio": "stdout"})},
+        stdout=writing,
+        stderr=told,
+    )
+    os.close(writing)
+    os.close(told)
+    with os.fdopen(telling) as words:
+        assert words.readline() == "told\n"
+    assert process.poll() is None  # it has more to hand over than it can
+    with os.fdopen(reading, "rb") as output:
+        lines = output.read().splitlines()
+
+    assert process.wait(20) == 0
+    messages = [json.loads(line) for line in lines if line]
+    assert [messages[0]["method"], messages[-1]["method"]] == ["opened", "closed"]
+    stream = EventStream("run-1")
+    received = [stream.receive(message["params"]["payload"]) for message in messages[1:-1]]
+    assert [e.event.message.partition(":")[0] for e in received] == [str(number) for number in range(100)]
+
+
+@pytest.mark.parametrize("params", [{"stdio": "stdout"}, {"path": "messages"}])
+def test_a_process_that_is_forked_writes_no_event_and_holds_no_pipe(python, tmp_path, params):
+    script = """
+        import os, sys
+        from dagster_pipes import open_dagster_pipes
+        from sqlmesh_pipes_protocol.events import Log
+        from sqlmesh_pipes_runner.writer import EventWriter, PipesSink, RunnerMessageWriter
+
+        messages = RunnerMessageWriter()
+        pipes = open_dagster_pipes(message_writer=messages)
+        writer = EventWriter("run-1", PipesSink(pipes, messages), on_broken=print)
+        writer.emit(Log(level="info", logger="test", message="before"))
+        child = os.fork()
+        writer.emit(Log(level="info", logger="test", message="child" if child == 0 else "parent"))
+        writer.drain()
+        if child:
+            os.waitpid(child, 0)
+        pipes.close()
+    """
+    if "path" in params:
+        params = {"path": str(tmp_path / "messages")}
+    done = python(script, env=pipes_environment(params))
+
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "messages").read_text() if "path" in params else done.stdout
+    messages = [json.loads(line) for line in written.splitlines() if line]
+    assert [message["method"] for message in messages] == ["opened", *["report_custom_message"] * 2, "closed"]
+    assert [m["params"]["payload"]["message"] for m in messages[1:-1]] == ["before", "parent"]
 
 
 @pytest.mark.parametrize("params", [{}, {"bucket": "b", "key": "k"}, {"stdio": "stdlog"}, {"path": 7}])

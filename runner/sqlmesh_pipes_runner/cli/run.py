@@ -21,7 +21,7 @@ from sqlmesh_pipes_runner.reports.files import Reports
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
 
-    from sqlmesh_pipes_runner.writer import EventWriter, Sink
+    from sqlmesh_pipes_runner.writer import EventWriter, PipesSink, Sink
 
 _PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
 
@@ -156,7 +156,7 @@ def run(
 
     from sqlmesh_pipes_runner.options import RunOptions
     from sqlmesh_pipes_runner.run import Run
-    from sqlmesh_pipes_runner.writer import EventWriter
+    from sqlmesh_pipes_runner.writer import EventWriter, PipesSink
 
     exact = request.models if request else None
     writer: EventWriter = EventWriter(run_id or str(uuid.uuid4()), sink, on_broken=lambda error: lost(error))
@@ -182,6 +182,8 @@ def run(
         if pipes is not None:
             the_run.cancellation.request("Dagster no longer listens")
 
+    if isinstance(sink, PipesSink):
+        sink.watch(writer.give_up)
     try:
         exit_code = the_run.execute(early_error)
     finally:
@@ -197,7 +199,8 @@ def _closed(pipes: PipesContext | None) -> bool:
     try:
         pipes.close()
     except OSError as error:
-        click.echo(f"Dagster does not know how the run ended: {error.strerror}.", err=True)
+        with contextlib.suppress(OSError, ValueError):  # a model may have closed standard error
+            click.echo(f"Dagster does not know how the run ended: {error.strerror}.", err=True)
         return False
     return True
 
@@ -220,7 +223,7 @@ def _progress(verbosity: Verbosity, *, at_terminal: bool) -> Progress:
     return LiveProgress(verbosity, stream=terminal)
 
 
-def _open_pipes(handed_over: Mapping[str, str], store_names: Sequence[str]) -> tuple[PipesContext, Sink]:
+def _open_pipes(handed_over: Mapping[str, str], store_names: Sequence[str]) -> tuple[PipesContext, PipesSink]:
     from dagster_pipes import PipesMappingParamsLoader, open_dagster_pipes
 
     from sqlmesh_pipes_runner.handover import ContextLoader
@@ -238,7 +241,7 @@ def _open_pipes(handed_over: Mapping[str, str], store_names: Sequence[str]) -> t
             os.environ.pop(name, None)
         for name in [name for name in os.environ if name.startswith(variables.PREFIX)]:
             del os.environ[name]
-    return pipes, PipesSink(pipes, writer.drain)
+    return pipes, PipesSink(pipes, writer)
 
 
 def _event_sink(events: str | None) -> Sink | None:
