@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,16 +12,20 @@ from typing import Any, TypeVar, get_args
 import orjson
 
 from sqlmesh_pipes_protocol import shapes
-from sqlmesh_pipes_protocol.errors import DecodeError
+from sqlmesh_pipes_protocol.errors import DecodeError, shown
 from sqlmesh_pipes_protocol.events import Event, Timestamp, UnknownEvent
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION, check_version
 
 T = TypeVar("T")
+_FRACTION = re.compile(r"\.[0-9]{1,6}")
 
 EVENT_TYPES: Mapping[str, type[Event]] = {event.kind: event for event in get_args(Event)}
 """Each kind of event and its class, derived from the union `Event`."""
 
 ENVELOPE_KEYS = frozenset({"kind", "v", "run_id", "seq", "at"})
+
+MAX_SEQ = 2**53 - 1
+"""The largest integer that every JSON parser keeps; no run has as many events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,10 @@ def timestamp(moment: datetime) -> Timestamp:
 
 def moment_of(text: str) -> datetime:
     """The aware datetime of a time of the protocol."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    text = text.replace("Z", "+00:00")
+    if "." in text:  # Python 3.10 reads three or six decimals, the protocol has one to six
+        text = _FRACTION.sub(lambda match: match[0].ljust(7, "0"), text)
+    return datetime.fromisoformat(text)
 
 
 def header(kind: str, run_id: str, seq: int, at: Timestamp, v: str = PROTOCOL_VERSION) -> bytes:
@@ -101,17 +109,17 @@ def decode(line: bytes | str) -> Envelope:
 def from_wire(value: object) -> Envelope:
     """The event in an object that a JSON parser returned; raises as `decode` does."""
     if not isinstance(value, dict):
-        raise DecodeError("$", "a JSON object", repr(value)[:80])
+        raise DecodeError("$", "a JSON object", shown(value))
     check_version(value.get("v"))
     kind = value.get("kind")
     if type(kind) is not str:
-        raise DecodeError("$.kind", "a string", repr(kind)[:80])
+        raise DecodeError("$.kind", "a string", shown(kind))
     seq = value.get("seq")
-    if type(seq) is not int or seq < 0:
-        raise DecodeError("$.seq", "an integer from 0", repr(seq)[:80])
+    if type(seq) is not int or not 0 <= seq <= MAX_SEQ:
+        raise DecodeError("$.seq", f"an integer from 0 to {MAX_SEQ}", shown(seq))
     run_id = value.get("run_id")
     if type(run_id) is not str:
-        raise DecodeError("$.run_id", "a string", repr(run_id)[:80])
+        raise DecodeError("$.run_id", "a string", shown(run_id))
     at = shapes.read(Timestamp, value.get("at"), "$.at")
     event_type = EVENT_TYPES.get(kind)
     event: Event | UnknownEvent

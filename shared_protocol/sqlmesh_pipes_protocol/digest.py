@@ -10,6 +10,7 @@ from pathlib import Path
 _SUFFIXES = frozenset({".sql", ".py", ".yaml", ".yml", ".csv", ".json", ".env"})
 _NAMES = frozenset({".env"})
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
+_PIECE = 1 << 20
 _LEFT_OUT_AT_THE_TOP = frozenset({"logs", "target", "tests"})  # deeper down they may be folders of models
 
 
@@ -23,9 +24,18 @@ def project_digest(projects: Sequence[Path]) -> str:
     for project in projects:
         for path in sorted(_files(project)):
             digest.update(f"{path.relative_to(project).as_posix()}\0".encode("utf-8", "surrogateescape"))
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(_content_digest(path))
         digest.update(b"\0\0")
     return digest.hexdigest()
+
+
+def _content_digest(path: Path) -> bytes:
+    """In pieces: a seed may be larger than what a code location has of memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.digest()
 
 
 def _files(project: Path) -> Iterator[Path]:

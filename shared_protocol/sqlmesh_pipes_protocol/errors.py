@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+import reprlib
+
+_SHOWN_CHARS = 80
+
+
+class _Shown(reprlib.Repr):
+    """A representation that costs little however large or deep the value is: a stream's data is nobody's to trust."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxstring = self.maxother = self.maxlong = _SHOWN_CHARS + 2
+
+    def repr_dict(self, value: dict[object, object], level: int) -> str:
+        if level <= 0:
+            return "{...}"
+        # In its own order: the stock one sorts all the keys first.
+        shown = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(item, level - 1)}"
+            for (key, item), _ in zip(value.items(), range(self.maxdict), strict=False)
+        ]
+        return "{" + ", ".join(shown) + (", ...}" if len(value) > self.maxdict else "}")
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: object) -> str:
+    """A value for an error's text, in at most 80 characters."""
+    if type(value) is str:
+        return repr(value[:_SHOWN_CHARS])[:_SHOWN_CHARS]
+    return _SHOWN.repr(value)[:_SHOWN_CHARS]
+
 
 class ProtocolError(Exception):
     """Base of every error that this package raises."""

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import orjson
 
 from sqlmesh_pipes_protocol import shapes
 from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, Envelope, encode, from_wire, header
-from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError
+from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError, shown
 from sqlmesh_pipes_protocol.events import RunFinished
 
 MAX_LINE_BYTES = 8192
@@ -27,6 +28,10 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 """Larger events are refused on both sides: a reader's memory is bounded."""
 MAX_FOREIGN_LINE_BYTES = 1024 * 1024
 """A longer line is nobody's event: it is handed on in pieces of this size."""
+MAX_GAPS = 10_000
+"""Gaps in the numbers that a reader keeps in mind; with more, it no longer waits for the oldest."""
+_PART_COST = 256
+"""Bytes that a reader's memory has of a part beside its data: parts without any must not come for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,19 @@ class Part:
     parts: int
     data: str
     """Base64 of a slice of the event's JSON object."""
+
+
+@dataclass(slots=True)
+class _Incomplete:
+    """An event of which parts are still to come."""
+
+    parts: int
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def cost(self) -> int:
+        return self.size + _PART_COST * (len(self.pieces) + 1)
 
 
 def frame(envelope: Envelope, *, overhead: int = 1) -> Iterator[bytes]:
@@ -117,6 +135,9 @@ def parse_line(line: bytes) -> dict[str, object] | None:
 class EventStream:
     """The events of one run, each once, in the order of their arrival. Not thread-safe.
 
+    What it keeps in mind is bounded, whatever comes: `MAX_GAPS` gaps, and incomplete events of twice `MAX_EVENT_BYTES`. With more, the
+    oldest are given up, and dropped if they come after all: the run's last event has a digest of what they said.
+
     Attributes:
         run_id: the run; where it was not given, that of the first event received.
         finished: the run's last event, once it has come.
@@ -132,10 +153,10 @@ class EventStream:
         self.foreign = 0
         self.received = 0
         self._contiguous = 0  # every seq below it has been seen
-        self._ahead: set[int] = set()
+        self._ahead: tuple[list[int], list[int]] = [], []  # beyond a gap: where runs of seqs begin, and end
         self._last: int | None = None
-        self._parts: dict[int, tuple[int, dict[int, bytes]]] = {}  # by seq: how many, and those that came
-        self._parts_size = 0
+        self._parts: dict[int, _Incomplete] = {}  # by seq, the oldest first
+        self._parts_cost = 0
 
     def receive(self, value: dict[str, object]) -> Envelope | None:
         """Take in an object that `parse_line` found, or the payload of a Pipes message.
@@ -172,26 +193,53 @@ class EventStream:
 
     def missing(self) -> list[range]:
         """The seqs that have not come, up to the highest one known, as ranges."""
-        known = max([*self._ahead, *self._parts], default=self._contiguous - 1)
+        begins, ends = self._ahead
+        known = max([*(end - 1 for end in ends[-1:]), *self._parts], default=self._contiguous - 1)
         last = known if self._last is None else self._last
         gaps = []
         expected = self._contiguous
-        for seq in sorted(self._ahead):
-            if seq > expected:
-                gaps.append(range(expected, seq))
-            expected = seq + 1
+        for begin, end in zip(begins, ends, strict=True):
+            gaps.append(range(expected, begin))
+            expected = end
         if last >= expected:
             gaps.append(range(expected, last + 1))
         return gaps
 
     def _seen(self, seq: int) -> bool:
-        return seq < self._contiguous or seq in self._ahead
+        if seq < self._contiguous:
+            return True
+        begins, ends = self._ahead
+        place = bisect_right(begins, seq) - 1
+        return place >= 0 and seq < ends[place]
 
     def _mark(self, seq: int) -> None:
-        self._ahead.add(seq)
-        while self._contiguous in self._ahead:
-            self._ahead.remove(self._contiguous)
+        begins, ends = self._ahead
+        if seq == self._contiguous:
             self._contiguous += 1
+            if begins and begins[0] == self._contiguous:
+                self._close_gap()
+            return
+        place = bisect_right(begins, seq)
+        meets_before = place > 0 and ends[place - 1] == seq
+        meets_after = place < len(begins) and begins[place] == seq + 1
+        if meets_before and meets_after:
+            ends[place - 1] = ends.pop(place)
+            begins.pop(place)
+        elif meets_before:
+            ends[place - 1] = seq + 1
+        elif meets_after:
+            begins[place] = seq
+        else:
+            begins.insert(place, seq)
+            ends.insert(place, seq + 1)
+            if len(begins) > MAX_GAPS:
+                self._close_gap()
+
+    def _close_gap(self) -> None:
+        """Go on behind the first run of seqs that was ahead."""
+        begins, ends = self._ahead
+        begins.pop(0)
+        self._contiguous = ends.pop(0)
 
     def _join(self, value: dict[str, object]) -> dict[str, object] | None:
         envelope = from_wire(value)  # checks version, seq and time
@@ -201,35 +249,45 @@ class EventStream:
         try:
             data = base64.b64decode(part.data, validate=True)
         except (binascii.Error, ValueError):
-            raise DecodeError("$.data", "Base64", repr(part.data)[:80]) from None
-        parts, pieces = self._parts.setdefault(envelope.seq, (part.parts, {}))
-        if part.parts != parts:
-            raise DecodeError("$.parts", f"{parts}, as in the event's other parts", str(part.parts))
-        if part.part in pieces:
+            raise DecodeError("$.data", "Base64", shown(part.data)) from None
+        event = self._parts.get(envelope.seq)
+        if event is None:
+            event = self._parts[envelope.seq] = _Incomplete(part.parts)
+            self._parts_cost += event.cost
+        if part.parts != event.parts:
+            raise DecodeError("$.parts", f"{event.parts}, as in the event's other parts", str(part.parts))
+        if part.part in event.pieces:
             self.duplicates += 1
             return None
-        pieces[part.part] = data
-        self._parts_size += len(data)
-        if self._parts_size > MAX_EVENT_BYTES:
-            size = self._parts_size
-            del self._parts[envelope.seq]  # so that later events still find room
-            self._parts_size -= sum(map(len, pieces.values()))
-            raise EventTooLargeError(size, MAX_EVENT_BYTES)
-        if len(pieces) < part.parts:
+        event.pieces[part.part] = data
+        event.size += len(data)
+        self._parts_cost += len(data) + _PART_COST
+        if event.size > MAX_EVENT_BYTES:
+            self._forget(envelope.seq)  # so that later events still find room
+            raise EventTooLargeError(event.size, MAX_EVENT_BYTES)
+        if len(event.pieces) < part.parts:
+            self._make_room(envelope.seq)
             return None
-        del self._parts[envelope.seq]
-        joined = b"".join(pieces[index] for index in range(part.parts))
-        self._parts_size -= len(joined)
+        self._forget(envelope.seq)
+        joined = b"".join(event.pieces[index] for index in range(part.parts))
         try:
             whole = orjson.loads(joined)
         except orjson.JSONDecodeError as error:
             raise DecodeError("$", "a JSON object in parts", str(error)) from None
         if not isinstance(whole, dict) or whole.get("seq") != envelope.seq:
-            raise DecodeError("$.seq", f"the parts' own seq {envelope.seq}", repr(whole)[:80])
+            raise DecodeError("$.seq", f"the parts' own seq {envelope.seq}", shown(whole))
         if whole.get("run_id") != envelope.run_id:
             raise DecodeError(
-                "$.run_id", f"the parts' own run {envelope.run_id!r}", repr(whole.get("run_id"))[:80]
+                "$.run_id", f"the parts' own run {shown(envelope.run_id)}", shown(whole.get("run_id"))
             )
         if whole.get("kind") == Part.kind:
             raise DecodeError("$.kind", "an event in parts", "a part in parts")
         return whole
+
+    def _make_room(self, current: int) -> None:
+        """Give up the oldest events that are incomplete, the current one last."""
+        while self._parts_cost > 2 * MAX_EVENT_BYTES:
+            self._forget(next((seq for seq in self._parts if seq != current), current))
+
+    def _forget(self, seq: int) -> None:
+        self._parts_cost -= self._parts.pop(seq).cost

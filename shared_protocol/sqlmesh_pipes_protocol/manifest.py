@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shlex
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,7 +201,11 @@ def load_manifest(path: Path, projects: Sequence[Path] = (), gateway: str | None
     """
     remedy = _remedy(path, projects, gateway)
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            # Of a FIFO or a device the end may never come.
+            raise ManifestError(f"The manifest {path} is no regular file. {remedy}")
+        if status.st_size > MAX_MANIFEST_BYTES:
             raise ManifestError(f"The manifest {path} is larger than {MAX_MANIFEST_BYTES:,} bytes. {remedy}")
         content = path.read_bytes()
     except FileNotFoundError:

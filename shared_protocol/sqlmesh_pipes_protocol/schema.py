@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from sqlmesh_pipes_protocol import shapes
-from sqlmesh_pipes_protocol.codec import EVENT_TYPES
+from sqlmesh_pipes_protocol.codec import EVENT_TYPES, MAX_SEQ
 from sqlmesh_pipes_protocol.due import DueReport
 from sqlmesh_pipes_protocol.framing import Part
 from sqlmesh_pipes_protocol.manifest import Manifest
@@ -27,7 +27,7 @@ def event_schema() -> dict[str, Any]:
             "kind": {"const": declaration.kind},
             "v": {"type": "string", "pattern": r"^[0-9]{1,4}\.[0-9]{1,4}$"},
             "run_id": {"type": "string"},
-            "seq": {"type": "integer", "minimum": 0},
+            "seq": {"type": "integer", "minimum": 0, "maximum": MAX_SEQ},
             "at": {"type": "string", "pattern": shapes.TIMESTAMP_PATTERN},
             **shape["properties"],
         }

@@ -11,10 +11,11 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Mapping
+from datetime import date
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from sqlmesh_pipes_protocol.errors import DecodeError
+from sqlmesh_pipes_protocol.errors import DecodeError, shown
 from sqlmesh_pipes_protocol.events import Timestamp
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class _Mismatch(Exception):  # noqa: N818 - travels inside this module only
     def __init__(self, expected: str, value: object) -> None:
         self.steps: list[str] = []
         self.expected = expected
-        self.got = "nothing" if value is _MISSING else f"{type(value).__name__} {value!r}"[:80]
+        self.got = "nothing" if value is _MISSING else f"{type(value).__name__} {shown(value)}"[:80]
 
 
 _MISSING = object()
@@ -120,9 +121,22 @@ def _object_reader(declaration: Any) -> Reader:
 
 
 def _timestamp(value: Any) -> Any:
-    if type(value) is not str or not _TIMESTAMP.fullmatch(value):
+    if (
+        type(value) is not str
+        or not _TIMESTAMP.fullmatch(value)
+        # The pattern lets pass what no calendar has, the 30th of February and the year 0: looked at only where it may be.
+        or ((value[8:10] > "28" or value.startswith("0000")) and not _is_date(value[:10]))
+    ):
         raise _Mismatch("a UTC time such as 2026-01-31T06:30:00Z", value)
     return value
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _anything(value: Any) -> Any:
@@ -185,7 +199,7 @@ def _mapping_reader(inner: Reader) -> Reader:
             try:
                 items[key] = inner(item)
             except _Mismatch as mismatch:  # noqa: PERF203 - costs nothing unless raised
-                mismatch.steps.append(f"[{key!r}]")
+                mismatch.steps.append(f"[{shown(key)}]")
                 raise
         return items
 

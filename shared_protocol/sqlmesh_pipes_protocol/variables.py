@@ -12,6 +12,8 @@ PREFIX = "SQLMESH_RUNNER_CONTEXT_"
 MAX_VARIABLE_CHARS = 96 * 1024
 MAX_CONTEXT_CHARS = 1024 * 1024
 _PARTS_KEY = "sqlmesh_pipes_parts"
+_MAX_VARIABLES = 1024
+"""More than any release makes: what is asked for by a number must not cost by that number."""
 
 
 def split(encoded: str) -> tuple[dict[str, int], dict[str, str]]:
@@ -38,11 +40,13 @@ def join(params: Mapping[str, object], environ: Mapping[str, str]) -> str | None
     """The context that was split; None where the parameters are of one that was not.
 
     Raises:
-        ValueError: a variable is missing.
+        ValueError: a variable is missing, or there cannot be so many.
     """
     count = params.get(_PARTS_KEY)
     if not isinstance(count, int):
         return None
+    if not 0 < count <= _MAX_VARIABLES:
+        raise ValueError(f"it is said to be in {count} variables, and 1 to {_MAX_VARIABLES} can be")
     names = [f"{PREFIX}{number}" for number in range(count)]
     missing = [name for name in names if name not in environ]
     if missing:

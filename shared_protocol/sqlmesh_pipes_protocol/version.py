@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from sqlmesh_pipes_protocol.errors import DecodeError, VersionMismatchError
+from sqlmesh_pipes_protocol.errors import DecodeError, VersionMismatchError, shown
 
 PROTOCOL_VERSION = "1.0"
 
@@ -27,6 +27,6 @@ def check_version(theirs: object, *, path: str = "$.v", subject: str = "event st
         return
     match = _VERSION.fullmatch(theirs) if isinstance(theirs, str) else None
     if match is None:
-        raise DecodeError(path, "a version such as 1.0", repr(theirs)[:80])
+        raise DecodeError(path, "a version such as 1.0", shown(theirs))
     if match[1] != _MAJOR:
         raise VersionMismatchError(PROTOCOL_VERSION, match[0], subject)

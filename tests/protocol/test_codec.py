@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlmesh_pipes_protocol import DecodeError, Envelope, decode, encode, frame
-from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, timestamp
+from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, MAX_SEQ, timestamp
 from sqlmesh_pipes_protocol.events import AuditEvaluated, Log, Timestamp, UnknownEvent
 
 AT = Timestamp("2026-01-31T06:30:00Z")
-SEQS = st.integers(min_value=0, max_value=2**53)
+SEQS = st.integers(min_value=0, max_value=MAX_SEQ)
 SURROGATES = st.text(st.characters(categories=["Cs", "Lu", "So"]), min_size=1)
 JSON = st.recursive(
     st.none()
