@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from sqlmesh_pipes_protocol.events import (
 from sqlmesh_pipes_runner.spelling import ENDINGS, counted, duration, first_line, printable, span
 
 _WORST_FIRST = ("failed", "passed", "skipped")
+_PIECE = select.PIPE_BUF // 4
+"""Characters that a pipe takes at once if it takes any."""
 
 
 class Verbosity(IntEnum):
@@ -39,17 +42,26 @@ class Verbosity(IntEnum):
 
 
 class Progress:
-    """Prints events as lines. Not thread-safe: the recorder calls it one event at a time."""
+    """Prints events as lines. Not thread-safe: the recorder calls it one event at a time.
+
+    Args:
+        verbosity: what to show.
+        stream: where to; standard error by default.
+        waits: whether the run stands still while nobody reads. If not, lines are left out then: who has the events misses nothing.
+        now: the time.
+    """
 
     def __init__(
         self,
         verbosity: Verbosity,
         *,
         stream: TextIO | None = None,
+        waits: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
     ) -> None:
         self._verbosity = verbosity
         self._stream = stream
+        self._waits = waits
         self._now = now
         self._is_heard = True
         self._due = 0
@@ -196,8 +208,19 @@ class Progress:
 
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stderr
-        stream.write(f"{text}\n")  # at once: events may go to the same terminal
-        stream.flush()
+        line = f"{text}\n"
+        size = len(line) if self._waits else _PIECE
+        for begin in range(0, len(line), size):
+            if not self._waits and not _is_ready(stream):
+                return
+            stream.write(line[begin : begin + size])  # at once: events may go to the same terminal
+            stream.flush()
+
+
+def _is_ready(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def is_terminal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:

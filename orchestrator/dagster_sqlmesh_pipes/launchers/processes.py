@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -15,9 +16,20 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_sqlmesh_pipes.errors import LaunchError
-from dagster_sqlmesh_pipes.launchers.launcher import LAST_WORDS_LINES, Launcher, Runner, RunnerCall, forward
+from dagster_sqlmesh_pipes.launchers.launcher import (
+    LAST_WORDS_LINES,
+    Launcher,
+    Runner,
+    RunnerCall,
+    Verdict,
+    forward,
+)
 
 _CHUNK = 64 * 1024
+_PIPE_BYTES = 1024 * 1024
+"""How much a model may print while this process does not read. The kernel's default is 64 KiB, and this its usual limit."""
+_LAST_WORDS_BYTES = 500
+"""Of a line that is kept: a model may print megabytes without a break, and a failure's message goes into the event log."""
 _FOREIGN_ENVIRONMENT = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 """Not handed on: they would mix the packages of Dagster's environment into the runner's."""
 
@@ -92,6 +104,11 @@ class _SubprocessRunner(Runner):
             raise LaunchError(
                 f"The runner command {command[0]!r} cannot be started: {error.strerror}."
             ) from error
+        for stream in (self._process.stdout, self._process.stderr):
+            # Not on every system, nor for every user.
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]  # both are pipes
+        self._is_killed = False
         self._last_words: deque[bytes] = deque(maxlen=LAST_WORDS_LINES)
         self._forwarder = threading.Thread(target=self._forward_stderr, name="runner-stderr", daemon=True)
         self._forwarder.start()
@@ -109,6 +126,7 @@ class _SubprocessRunner(Runner):
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        self._is_killed = self._is_killed or self._process.poll() is None
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
@@ -116,6 +134,14 @@ class _SubprocessRunner(Runner):
 
     def close(self, *, succeeded: bool) -> None:
         """Nothing is left of a process that was ended."""
+
+    def verdict(self) -> Verdict | None:
+        """Only of a kill that nobody here asked for: the kernel leaves no word with the process."""
+        if self._is_killed or self._process.poll() != -signal.SIGKILL:
+            return None
+        return Verdict(
+            cause="Linux does this to the process that takes most where memory runs out; its log (dmesg) then has the process."
+        )
 
     def describe(self) -> str:
         return f"process {self._process.pid}"
@@ -134,5 +160,7 @@ class _SubprocessRunner(Runner):
         assert self._process.stderr is not None  # noqa: S101 - narrows the type
         with self._process.stderr as stream:
             for line in iter(lambda: stream.readline(_CHUNK), b""):
-                self._last_words.append(line)
+                self._last_words.append(
+                    line if len(line) <= _LAST_WORDS_BYTES else line[:_LAST_WORDS_BYTES] + b"...\n"
+                )
                 forward(line)

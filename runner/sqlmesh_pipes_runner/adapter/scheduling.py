@@ -19,7 +19,7 @@ from sqlmesh.utils.date import now, to_datetime, to_timestamp
 
 from sqlmesh_pipes_protocol.events import RunStarted, Storage, Versions
 from sqlmesh_pipes_runner.adapter.audits import failed_audits, tap_audits
-from sqlmesh_pipes_runner.adapter.forks import forks_end_with_their_model
+from sqlmesh_pipes_runner.adapter.containment import models_contained
 from sqlmesh_pipes_runner.adapter.loading import exits_are_errors
 from sqlmesh_pipes_runner.adapter.selection import check_selection, check_times
 from sqlmesh_pipes_runner.adapter.state import StateContext
@@ -154,7 +154,7 @@ class ReportingScheduler(Scheduler):
             return environment_changed is not None and environment_changed()
 
         kwargs["circuit_breaker"] = stop_or_restart
-        with self._cancellation.between_batches_only(), forks_end_with_their_model():
+        with self._cancellation.between_batches_only(), models_contained():
             return super().run(environment, *args, **kwargs)
 
     def evaluate(self, snapshot: Snapshot, start: Any, end: Any, *args: Any, **kwargs: Any) -> Any:

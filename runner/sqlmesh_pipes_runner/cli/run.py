@@ -160,7 +160,7 @@ def run(
 
     exact = request.models if request else None
     writer: EventWriter = EventWriter(run_id or str(uuid.uuid4()), sink, on_broken=lambda error: lost(error))
-    progress = _progress(verbosity, at_terminal=at_terminal)
+    progress = _progress(verbosity, at_terminal=at_terminal, waits=pipes is None)
     the_run = Run(
         RunOptions(
             projects=projects,
@@ -213,9 +213,9 @@ def _verbosity(verbose: bool, quiet: bool) -> Verbosity:
     return Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
 
 
-def _progress(verbosity: Verbosity, *, at_terminal: bool) -> Progress:
+def _progress(verbosity: Verbosity, *, at_terminal: bool, waits: bool) -> Progress:
     if verbosity is Verbosity.QUIET or not at_terminal:
-        return Progress(verbosity)
+        return Progress(verbosity, waits=waits)
     from sqlmesh_pipes_runner.live import LiveProgress
 
     # Of its own: a model may close standard error, and the view must be taken off all the same.
