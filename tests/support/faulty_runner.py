@@ -1,0 +1,63 @@
+"""`sqlmesh-runner` that kills itself at a place that no signal from outside would hit: run in the runner's environment.
+
+FAULT names the place; FAULT_MARKER is a file, made by the fault, with which the runner is like any other.
+"""
+
+import functools
+import os
+import signal
+from pathlib import Path
+
+from sqlmesh.core.scheduler import Scheduler
+
+from sqlmesh_pipes_runner.adapter.scheduling import ReportingScheduler
+from sqlmesh_pipes_runner.cli import main
+
+MARKER = Path(os.environ["FAULT_MARKER"])
+MODEL = '"db"."marts"."second"'
+
+
+def die(*_arguments, **_named):
+    if not MARKER.exists():
+        MARKER.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(method, when=lambda *arguments, **named: True):
+    @functools.wraps(method)
+    def wrapped(*arguments, **named):
+        if when(*arguments, **named):
+            die()
+        return method(*arguments, **named)
+
+    return wrapped
+
+
+def after(method, when=lambda *arguments, **named: True):
+    @functools.wraps(method)
+    def wrapped(*arguments, **named):
+        result = method(*arguments, **named)
+        if when(*arguments, **named):
+            die()
+        return result
+
+    return wrapped
+
+
+def of_the_second(_scheduler, snapshot, *_rest, **_named):
+    return snapshot.name == MODEL
+
+
+match os.environ["FAULT"]:
+    case "before the first event":
+        ReportingScheduler.run = before(ReportingScheduler.run)
+    case "in mid-model":  # its rows are written, its interval is not
+        Scheduler._audit_snapshot = before(Scheduler._audit_snapshot, of_the_second)
+    case "after the interval is committed":
+        Scheduler.evaluate = after(Scheduler.evaluate, of_the_second)
+    case "before run_finished":
+        Scheduler.run = after(Scheduler.run)
+    case unknown:
+        raise SystemExit(f"no such fault: {unknown}")
+
+main()
