@@ -130,6 +130,11 @@ class LauncherArgs(dg.Model, ABC):
     grace_period_seconds: float = Field(
         default=30.0, gt=0, description="How long a runner may take to end itself before it is killed."
     )
+    silence_timeout_seconds: float | None = Field(
+        default=300.0,
+        gt=0,
+        description="How long a runner may be silent, without even a heartbeat, before it is ended.",
+    )
 
     @abstractmethod
     def launcher(self, context: dg.ResolutionContext) -> Launcher:
@@ -167,6 +172,7 @@ class SubprocessLauncherArgs(LauncherArgs):
             if directory is not None
             else None,
             grace_period_seconds=self.grace_period_seconds,
+            silence_timeout_seconds=self.silence_timeout_seconds,
         )
 
 

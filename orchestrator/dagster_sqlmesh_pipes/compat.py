@@ -219,35 +219,67 @@ Recorded = set[tuple[dg.AssetKey, str | None] | dg.AssetCheckKey]
 """What the event log has: materializations by asset key and partition, evaluations of checks."""
 
 
-def unfinished_runner(context: dg.AssetExecutionContext) -> tuple[Handle, Recorded] | None:
-    """The runner that an earlier attempt at the step left before its end, and what the event log has had from it.
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A runner that an earlier attempt left before its end.
 
-    An attempt is one of this run, or of those that it goes on with.
+    Attributes:
+        handle: the latest that is known of it.
+        recorded: what the event log has had from it.
+        is_same_work: whether that was an attempt at this very step, in this run or in one that this run goes on with.
+    """
+
+    handle: Handle
+    recorded: Recorded
+    is_same_work: bool
+
+
+def unfinished_runner(context: dg.AssetExecutionContext) -> Unfinished | None:
+    """The runner that an earlier attempt at the step left before its end.
+
+    An attempt is one of this run, of those that it goes on with, or of the job's last run that failed or was canceled: nobody may
+    have gone on with that.
     """
     step_key = context.get_step_execution_context().step.key
+    same_work = [context.run_id, *parent_runs(context)]
+    handles = [found for run_id in same_work for found in _handles(context, run_id, step_key)]
+    if not handles:
+        earlier = dg.RunsFilter(
+            job_name=context.run.job_name,
+            statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+        )
+        for run in context.instance.get_runs(earlier, limit=1):
+            handles = list(_handles(context, run.run_id, step_key))
+    if not handles or handles[0].stage == "over":
+        return None
+    name = handles[0].name
+    of_it = [handle for handle in handles if handle.name == name]
     recorded: Recorded = set()
-    handle: Handle | None = None
-    for run_id in (context.run_id, *parent_runs(context)):
-        records = context.instance.get_records_for_run(
-            run_id, of_type={dg.DagsterEventType.ENGINE_EVENT, *_RECORDED}
-        ).records
-        for record in reversed(records):
+    # It was started in one run, and may have been read on in others.
+    for run_id in dict.fromkeys((*same_work, *(handle.dagster_run_id for handle in of_it))):
+        for record in context.instance.get_records_for_run(run_id, of_type=_RECORDED).records:
             event = record.event_log_entry.dagster_event
-            if event is None or event.step_key != step_key:
-                continue
-            if event.event_type != dg.DagsterEventType.ENGINE_EVENT:
-                recorded.update(_written(event))
-                continue
-            value = event.engine_event_data.metadata.get(_HANDLE_KEY)
-            if not isinstance(value, dg.JsonMetadataValue) or not isinstance(value.data, Mapping):
-                continue
-            found = Handle(**value.data)
-            if handle is None and found.stage == "over":
-                return None
-            handle = handle or found
-            if found.name != handle.name or found.stage == "starts":
-                return handle, recorded
-    return (handle, recorded) if handle is not None else None
+            if (
+                event is not None
+                and event.step_key == step_key
+                and record.event_log_entry.timestamp >= of_it[-1].began_at
+            ):
+                recorded |= _written(event)
+    return Unfinished(
+        handle=handles[0], recorded=recorded, is_same_work=handles[0].dagster_run_id in same_work
+    )
+
+
+def _handles(context: dg.AssetExecutionContext, run_id: str, step_key: str) -> Iterator[Handle]:
+    """What a run's event log knows of a step's runners, the latest first."""
+    engine_events = context.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    for record in reversed(engine_events.records):
+        event = record.event_log_entry.dagster_event
+        if event is None or event.step_key != step_key:
+            continue
+        value = event.engine_event_data.metadata.get(_HANDLE_KEY)
+        if isinstance(value, dg.JsonMetadataValue) and isinstance(value.data, Mapping):
+            yield Handle(**value.data)
 
 
 def _written(event: dg.DagsterEvent) -> Recorded:

@@ -19,6 +19,7 @@ from typing_extensions import assert_never
 
 from dagster_sqlmesh_pipes.compat import NO_EVENT
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
+from dagster_sqlmesh_pipes.recovery import Recovered
 from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, SpecIndex
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
 from sqlmesh_pipes_protocol.events import (
@@ -48,6 +49,7 @@ _WHOLE_TABLE_KINDS = {"FULL"}
 _AN_INTERVAL = "{} to {}"
 _MAX_INTERVALS = 20
 _NOTHING_TO_DO = {"up_to_date", "cron_not_due"}
+_TOLD_BY_STATE = {"told_by": "SQLMesh's state"}
 AS_OF_KEY = "as_of"
 """Metadata of ``sqlmesh_execution_status``: the moment up to which the model was brought, from which its next turn follows."""
 
@@ -85,7 +87,7 @@ class ResultMapper:
         self._models = {key: fqn for fqn, key in index.keys.items()}
         self._keys = selected_keys
         self._checks = selected_checks
-        self._already_materialized = already_materialized
+        self._already_materialized = set(already_materialized)
         self._audits: dict[str, dict[str, dict[Interval | None, AuditEvaluated]]] = {}
         """By model and identity, the latest evaluation of each interval."""
         self._told: dict[str, dict[str, bool]] = {}
@@ -162,21 +164,87 @@ class ResultMapper:
             metadata["snapshot_version"] = storage.version
             if storage.kind in _WHOLE_TABLE_KINDS and event.batches == 1 and event.rows is not None:
                 metadata["dagster/row_count"] = event.rows
-        missing = yield from self._other_partitions(key, event.intervals, metadata)
+        version = dg.DataVersion(storage.data_version) if storage is not None else None
+        yield from self._materialized(
+            key, event.model, event.intervals, metadata, "SQLMesh ran the model.", version
+        )
+
+    def _materialized(
+        self,
+        key: dg.AssetKey,
+        fqn: str,
+        intervals: Sequence[Interval],
+        metadata: Mapping[str, Any],
+        message: str,
+        version: dg.DataVersion | None = None,
+    ) -> Iterator[Result]:
+        missing = yield from self._other_partitions(key, intervals, metadata)
         extra = {"partitions_not_filled": _listed(missing)} if missing else None
         checks = [
-            *self._status(key, event.model, "executed", "SQLMesh ran the model.", passed=True, extra=extra),
-            *self._audit_results(key, event.model),
+            *self._status(key, fqn, "executed", message, passed=True, extra=extra),
+            *self._audit_results(key, fqn),
         ]
         if missing:  # a result of the step would be taken for all partitions that were asked for
             yield from checks
             return
         yield dg.MaterializeResult(
-            asset_key=key,
-            metadata=metadata,
-            data_version=dg.DataVersion(storage.data_version) if storage is not None else None,
-            check_results=checks,
+            asset_key=key, metadata=metadata, data_version=version, check_results=checks
         )
+
+    def recovered(self, model: Recovered, why: str) -> Iterator[Result]:
+        """What a model's intervals in SQLMesh's state mean, where no event will tell.
+
+        Args:
+            model: what is known of it.
+            why: why none will, as a sentence.
+        """
+        if model.is_complete:
+            key = self._key_to_tell(model.model)
+            if key is not None:
+                message = f"SQLMesh has recorded the model as done. {why}"
+                yield from self._materialized(
+                    key, model.model, model.intervals, _recorded_metadata(model), message
+                )
+        elif model.has_begun:
+            error = ErrorInfo(error_class="", message=why, category="cancelled", transient=True)
+            yield from self._failed(
+                ModelFailed(
+                    model=model.model,
+                    error=error,
+                    interval=None,
+                    failed_audits=(),
+                    intervals=model.intervals,
+                    batches=len(model.intervals),
+                    duration_ms=None,
+                )
+            )
+        else:
+            yield from self._skipped(ModelSkipped(model=model.model, reason="interrupted", detail=why))
+
+    def recovered_of_earlier_run(
+        self, model: Recovered, *, is_same_work: bool
+    ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
+        """The same of a model of an earlier run. For the event log: this run has results of its own.
+
+        Args:
+            model: what is known of it.
+            is_same_work: whether this run goes on with the earlier one; the model is then not told as skipped.
+        """
+        key = self._index.keys.get(model.model)
+        if key is None or key not in self._keys or not model.intervals:
+            return
+        metadata = _recorded_metadata(model)
+        if self._partitions is None:
+            yield dg.AssetMaterialization(key, metadata=metadata)
+        else:
+            for partition in self._partitions.filled(model.intervals):
+                yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
+        if is_same_work:
+            self._already_materialized.add(key)
+            message = (
+                "SQLMesh has recorded the model as done. An earlier attempt's process died before it said so."
+            )
+            yield from self._status(key, model.model, "executed", message, passed=True)
 
     def _other_partitions(
         self,
@@ -211,8 +279,9 @@ class ResultMapper:
         extra: dict[str, Any] = {
             "reason": event.error.category,
             "transient": event.error.transient,
-            "error_class": event.error.error_class,
         }
+        if event.error.error_class:
+            extra["error_class"] = event.error.error_class
         if event.interval is not None:
             extra["failed_interval"] = _intervals([event.interval])
         if event.intervals:
@@ -238,7 +307,11 @@ class ResultMapper:
         if event.reason == "not_runnable" and event.model not in self._index.keys:
             return  # an embedded model: no asset, and nothing that ran
         key = self._key_to_tell(event.model)
-        if key is None or key in self._already_materialized:
+        if key is None:
+            return
+        if key in self._already_materialized:
+            if key in self._awaited:
+                yield dg.MaterializeResult(asset_key=key, metadata=NO_EVENT)
             return
         extra: dict[str, Any] = {"reason": event.reason}
         if event.blocked_by:
@@ -452,6 +525,10 @@ def _unknown_error() -> ErrorInfo:
     return ErrorInfo(
         error_class="unknown", message="The runner did not say why.", category="internal", transient=False
     )
+
+
+def _recorded_metadata(model: Recovered) -> dict[str, Any]:
+    return {"sqlmesh_model": model.model, "intervals": _intervals(model.intervals), **_TOLD_BY_STATE}
 
 
 def _intervals(intervals: Iterable[Interval]) -> str:

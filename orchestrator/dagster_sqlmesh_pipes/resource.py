@@ -13,14 +13,19 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dagster_sqlmesh_pipes.compat import parent_runs, read_by_other_steps
-from dagster_sqlmesh_pipes.launchers import Launcher, RunnerCall, SubprocessLauncher
+from dagster_sqlmesh_pipes.launchers import Launcher, RunnerCall, SubprocessLauncher, answer
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.project import SQLMeshProject
 from dagster_sqlmesh_pipes.session import Session
 from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, MODEL_KEY, SpecIndex
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
+from sqlmesh_pipes_protocol.events import Timestamp
+from sqlmesh_pipes_protocol.reconcile import ReconcileReport, read_reconcile_report
 from sqlmesh_pipes_protocol.request import RunRequest
+
+_RECONCILE_SECONDS = 180.0
+"""How long the state may take to say what was recorded; a runner may have to end first."""
 
 
 class SQLMeshRunConfig(dg.Config):
@@ -186,6 +191,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 as_of=None if limited else datetime.now(timezone.utc),
                 awaited=read_by_other_steps(context, MODEL_KEY),
             ),
+            self._recorded_since,
             message_reader,
             context_injector,
         )
@@ -195,6 +201,19 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
     def due_arguments(self) -> list[str]:
         """Of the ``sqlmesh-runner`` that says what is due in the environment."""
         return ["due", self.environment, *self._project_arguments(), "--format", "json"]
+
+    def _recorded_since(self, since: Timestamp) -> ReconcileReport:
+        """What SQLMesh has recorded in the environment since a time.
+
+        Raises:
+            LaunchError: the runner cannot be started, or cannot say.
+            ProtocolError: its answer cannot be read.
+        """
+        arguments = ["reconcile", self.environment, *self._project_arguments(), "--since", since]
+        call = RunnerCall(
+            arguments=[*arguments, "--format", "json"], env={}, project_dir=self.project.project_dir
+        )
+        return read_reconcile_report(answer(self.launcher, call, _RECONCILE_SECONDS))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """End what still runs: Dagster does not resume an asset function that it interrupted between two results."""

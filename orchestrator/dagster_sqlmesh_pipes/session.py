@@ -6,26 +6,23 @@ The thread that Dagster gave us yields results; a second thread reads the runner
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import queue
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from types import FrameType
-from typing import Any
 
 import dagster as dg
 from dagster_pipes import PipesContextData, PipesParams
 
-from dagster_sqlmesh_pipes import readers
+from dagster_sqlmesh_pipes import endings, narration, readers
 from dagster_sqlmesh_pipes.compat import (
     Handle,
     Recorded,
+    Unfinished,
     labels,
     record,
     record_end,
@@ -35,7 +32,8 @@ from dagster_sqlmesh_pipes.compat import (
     unrecorded,
 )
 from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
-from dagster_sqlmesh_pipes.launchers import Launcher, Runner, RunnerCall, Verdict
+from dagster_sqlmesh_pipes.interrupts import uninterrupted
+from dagster_sqlmesh_pipes.launchers import Launcher, Runner, RunnerCall
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.pipes import (
     Closed,
@@ -48,23 +46,28 @@ from dagster_sqlmesh_pipes.pipes import (
     RunnerOutputReader,
     context_data,
 )
+from dagster_sqlmesh_pipes.recovery import Recovered, recovered
+from dagster_sqlmesh_pipes.silence import Listener, Silence
 from sqlmesh_pipes_protocol.codec import Envelope
-from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError, VersionMismatchError
-from sqlmesh_pipes_protocol.events import EvaluationStarted, Log, ModelFailed, RunFinished, RunStarted
+from sqlmesh_pipes_protocol.errors import (
+    DecodeError,
+    EventTooLargeError,
+    ProtocolError,
+    VersionMismatchError,
+)
+from sqlmesh_pipes_protocol.events import (
+    Timestamp,
+)
 from sqlmesh_pipes_protocol.framing import EventStream
+from sqlmesh_pipes_protocol.reconcile import ReconcileReport
 from sqlmesh_pipes_protocol.request import RunRequest
+from sqlmesh_pipes_protocol.spans import epoch_ms, moment
+from sqlmesh_pipes_protocol.told import RunTold
 
 _POLL_SECONDS = 0.2
 """How long an interrupt may be held back."""
 _DRAIN_SECONDS = 5.0
 """How long output may stay open after the runner's process has ended: a child of it may hold it."""
-
-_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 
 
 class Session:
@@ -76,6 +79,7 @@ class Session:
         call: what to start, without the variables of Pipes.
         request: what to ask of the runner.
         mapper: makes results of events.
+        recorded_since: asks SQLMesh's state what it has recorded since a time, for a runner that cannot tell any more.
         message_reader: takes the place of the default one, which reads the runner's standard output.
         context_injector: takes the place of the launcher's.
     """
@@ -87,6 +91,7 @@ class Session:
         call: RunnerCall,
         request: RunRequest,
         mapper: ResultMapper,
+        recorded_since: Callable[[Timestamp], ReconcileReport],
         message_reader: dg.PipesMessageReader | None = None,
         context_injector: dg.PipesContextInjector | None = None,
     ) -> None:
@@ -96,9 +101,12 @@ class Session:
         self._call = call
         self._request = request
         self._mapper = mapper
+        self._recorded_since = recorded_since
         self._reader = message_reader or RunnerOutputReader()
         self._injector = context_injector or launcher.context_injector()
         self._events = EventStream(request.run_id)
+        self._told = RunTold(request.run_id)
+        self._listener = Listener(launcher.silence_timeout_seconds)
         self._handler = RunnerMessageHandler(context, self._reader)
         self._resources = contextlib.ExitStack()
         self._runner: Runner | None = None
@@ -119,6 +127,11 @@ class Session:
         self._closed = False
         self._closed_with: str | None = None
         self._broken: Exception | None = None
+        self._silent_for: float | None = None
+        """The runner was ended for that."""
+        self._recovery: str | None = None
+        """What SQLMesh's state says of what the runner had not reported."""
+        self._remarks: list[str] = []
 
     def results(self) -> Iterator[Result]:
         """Run, and yield each model's results as soon as its outcome is known.
@@ -131,6 +144,7 @@ class Session:
             while self._step(runner):
                 yield from self._deliver()
             self._end(runner)
+            self._recover(runner)
             yield from self._deliver()
             if self._interrupt is not None:
                 raise self._interrupt
@@ -155,13 +169,10 @@ class Session:
                 while self._step(self._runner):
                     pass
                 self._end(self._runner)
+                self._recover(self._runner)
             if self._pending:
                 record_missing(self._context, self._pending)
-            if (
-                self._runner is not None
-                and self._launcher.outlives_dagster
-                and not self._is_lost(self._runner)
-            ):
+            if self._runner is not None and self._is_to_be_forgotten(self._runner):
                 record_end(self._context, self._handle, f"The runner, {self._runner.describe()}, is over.")
         finally:
             if self._runner is not None:
@@ -172,13 +183,23 @@ class Session:
         """Whether nobody knows how it ended, nor told it to: it may run on, or have more to say to another attempt."""
         return self._events.finished is None and self._kill_at is None and not _has_ended(runner)
 
+    def _is_to_be_forgotten(self, runner: Runner) -> bool:
+        """Whether no other attempt is to ask what became of it, and would unless that is written down."""
+        if self._is_lost(runner) or (self._needs_recovery(runner) and self._recovery is None):
+            return False
+        # One that ends with its process and has succeeded leaves a step that Dagster does not try again.
+        return self._launcher.outlives_dagster or not self._has_succeeded()
+
+    def _has_succeeded(self) -> bool:
+        finished = self._events.finished
+        return finished is not None and finished.status in ("success", "nothing_to_do")
+
     def _leave(self, runner: Runner) -> None:
         if self._launcher.outlives_dagster and self._is_lost(runner):
             runner.detach()
         else:
             runner.kill()
-            finished = self._events.finished
-            runner.close(succeeded=finished is not None and finished.status in ("success", "nothing_to_do"))
+            runner.close(succeeded=self._has_succeeded())
         while not self._handler.items.empty():  # that it could not be removed
             item = self._handler.items.get()
             if isinstance(item, Notice):
@@ -226,21 +247,31 @@ class Session:
             raise dg.Failure(str(error), allow_retries=False) from error
 
     def _found(self, call: RunnerCall) -> Runner | None:
-        """The runner of an earlier attempt whose process died: it went on without, and is read from where it began."""
-        if not self._launcher.outlives_dagster:
-            return None
+        """The runner of an earlier attempt whose process died: it went on without, and is read from where it began.
+
+        Where there is none any more, what it has done is asked of SQLMesh's state.
+        """
         unfinished = unfinished_runner(self._context)
         if unfinished is None:
             return None
-        handle, recorded = unfinished
-        runner = self._launcher.find(replace(call, name=handle.name))
-        if runner is None:
-            return None
-        if not isinstance(self._reader, RunnerOutputReader):
-            self._given_up(runner, handle)
-            return None
-        self._handle, self._recorded = handle, recorded
-        self._events = EventStream(handle.run_id)
+        handle = unfinished.handle
+        if self._launcher.outlives_dagster:
+            runner = self._launcher.find(replace(call, name=handle.name))
+            if (
+                runner is not None
+                and unfinished.is_same_work
+                and isinstance(self._reader, RunnerOutputReader)
+            ):
+                return self._adopted(runner, unfinished)
+            if runner is not None:
+                self._given_up(runner)
+        self._recover_earlier(unfinished)
+        return None
+
+    def _adopted(self, runner: Runner, unfinished: Unfinished) -> Runner:
+        handle = unfinished.handle
+        self._handle, self._recorded = handle, unfinished.recorded
+        self._events, self._told = EventStream(handle.run_id), RunTold(handle.run_id)
         self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
         record_handle(
             self._context,
@@ -249,24 +280,45 @@ class Session:
         )
         return runner
 
-    def _given_up(self, runner: Runner, handle: Handle) -> None:
-        """End a runner whose messages go to where nobody reads them any more: two at once would make rows twice."""
+    def _given_up(self, runner: Runner) -> None:
+        """End a runner whose messages nobody reads any more: two at once would make rows twice."""
         runner.terminate()
         deadline = time.monotonic() + self._launcher.grace_period_seconds
         while runner.exit_code() is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         runner.kill()
         runner.close(succeeded=False)
+        self._context.log.warning(f"Ended the runner of an earlier attempt, {runner.describe()}.")
+
+    def _recover_earlier(self, unfinished: Unfinished) -> None:
+        """Record what the runner of an earlier attempt has done, and the event log does not have."""
+        handle = unfinished.handle
+        report = self._asked(moment(int(handle.began_at * 1000)))
+        if report is None:
+            return
+        if unfinished.is_same_work:
+            self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
+        found = 0
+        for model in recovered(report, RunTold(handle.run_id)):
+            results = self._mapper.recovered_of_earlier_run(model, is_same_work=unfinished.is_same_work)
+            news = [each for one in results for each in unrecorded(self._context, one, unfinished.recorded)]
+            record(self._context, news)
+            found += any(isinstance(each, dg.AssetMaterialization) for each in news)
         record_end(
             self._context,
             handle,
-            f"Ended the runner of an earlier attempt, {runner.describe()}: its messages are lost.",
+            f"The runner of an earlier attempt, {handle.name}, died with its process. SQLMesh's state has "
+            f"{endings.number(found, 'model')} that it had done and not reported.",
         )
 
     def _launched(self, call: RunnerCall) -> Runner:
+        message = f"Starts a runner: {self._handle.name}."
         if self._launcher.outlives_dagster:  # written down before it is there, or it might not be found
-            record_handle(self._context, self._handle, f"Starts a runner: {self._handle.name}.")
-        return self._launcher.launch(call)
+            record_handle(self._context, self._handle, message)
+            return self._launcher.launch(call)
+        runner = self._launcher.launch(call)
+        record_handle(self._context, self._handle, message)  # while it starts
+        return runner
 
     def _step(self, runner: Runner) -> bool:
         """Take in what the runner reports next; False when it is silent and gone.
@@ -276,8 +328,11 @@ class Session:
         if self._is_over(runner):
             return False
         try:
-            with uninterrupted(), contextlib.suppress(queue.Empty):
-                self._pending.extend(self._results(self._handler.items.get(timeout=_POLL_SECONDS)))
+            with uninterrupted():
+                try:
+                    self._pending.extend(self._results(self._handler.items.get(timeout=_POLL_SECONDS)))
+                except queue.Empty:
+                    self._listen(runner)
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
             if self._interrupt is not None:
                 runner.kill()
@@ -296,6 +351,24 @@ class Session:
     def _is_over(self, runner: Runner) -> bool:
         is_gone = self._gone_at is not None and time.monotonic() - self._gone_at >= _DRAIN_SECONDS
         return self._output_ended or is_gone
+
+    def _listen(self, runner: Runner) -> None:
+        """Nothing came for a moment: say so when that is odd, and end a runner that is not going to be heard any more."""
+        if runner.is_out_of_reach():
+            self._listener.excuse()
+        match self._listener.silent():
+            case Silence.WORRYING:
+                limit = self._launcher.silence_timeout_seconds
+                then = f" It is ended after {limit:g} s." if limit is not None else ""
+                self._context.log.warning(
+                    f"The runner ({runner.describe()}) has not been heard for {self._listener.seconds:.0f} s, not even a heartbeat."
+                    + then
+                )
+            case Silence.DEADLY if self._kill_at is None:
+                self._silent_for = self._launcher.silence_timeout_seconds
+                self._ask_to_end(runner)
+            case _:
+                pass
 
     def _ask_to_end(self, runner: Runner) -> None:
         if self._kill_at is None:
@@ -338,9 +411,13 @@ class Session:
     def _results(self, item: Item) -> Iterator[Result]:
         match item:
             case Payload(value):
+                if self._listener.heard() is Silence.OVER:
+                    self._context.log.info("The runner is heard again.")
                 envelope = self._receive(value)
                 if envelope is not None:
-                    self._log(envelope)
+                    self._told.take(envelope)
+                    for level, line in narration.lines(envelope.event):
+                        self._context.log.log(level, line)
                     yield from self._mapper.results(envelope.event)
             case Closed(error):
                 self._closed_with = error
@@ -364,30 +441,6 @@ class Session:
             self._context.log.warning(f"An event of the runner could not be read: {error}")
         return None
 
-    def _log(self, envelope: Envelope) -> None:
-        """What is worth a line in Dagster's log: each costs about as much as a result."""
-        log = self._context.log
-        match envelope.event:
-            case RunStarted() as event:
-                log.info(
-                    f"SQLMesh {event.versions.sqlmesh} runs environment {event.environment!r}: "
-                    f"{event.models_selected} of {event.models_deployed} models selected."
-                )
-            case EvaluationStarted() as event:
-                due = sum(bool(batches.intervals) for batches in event.batches)
-                again = " (again: the environment changed)" if event.attempt > 1 else ""
-                log.info(f"{_number(due, 'model')} due{again}.")
-            case ModelFailed() as event:
-                log.error(f"{event.model} failed: {event.error.message}")
-            case Log() as event if event.level in ("warning", "error"):
-                log.log(_LEVELS[event.level], f"{event.logger}: {event.message}")
-            case RunFinished() as event:
-                counts = event.counts
-                log.info(
-                    f"SQLMesh {event.status.replace('_', ' ')}: {counts.executed} executed, {counts.skipped} skipped, "
-                    f"{counts.failed} failed."
-                )
-
     def _conclude(self, runner: Runner) -> None:
         """Say what was odd, and raise if the run was no success. Everything SQLMesh reported has been yielded."""
         if self._mapper.corrections:
@@ -399,7 +452,9 @@ class Session:
                 + ". Write it again with: sqlmesh-runner manifest"
             )
         if self._broken is not None:
-            raise dg.Failure(_sentence(self._broken), allow_retries=False)
+            raise dg.Failure(
+                " ".join(filter(None, [endings.sentence(self._broken), self._recovery])), allow_retries=False
+            )
         finished = self._events.finished
         if finished is None:
             raise self._death(runner)
@@ -412,122 +467,79 @@ class Session:
         match finished.status:
             case "success" | "nothing_to_do":
                 return
-            case "failed":
-                raise self._failure(finished)
+            case "failed" | "error":
+                raise endings.of_models(self._mapper.failures, finished)
             case "interrupted":
-                verdict = runner.verdict()
-                said = f" {verdict.cause}" if verdict is not None else ""
-                raise dg.Failure(
-                    f"The SQLMesh run was stopped before its end.{said}",
-                    metadata=_details(verdict),
-                    allow_retries=True,
-                )
-            case "error":
-                raise self._failure(finished)
-
-    def _failure(self, finished: RunFinished) -> dg.Failure:
-        """The step's one failure: each failed model with its cause, and what broke the run off."""
-        failures, error = self._mapper.failures, finished.error
-        metadata: dict[str, Any] = {
-            fqn: dg.MetadataValue.md(f"```\n{failure.traceback or failure.message}\n```")
-            for fqn, failure in failures.items()
-        }
-        sentences = []
-        if failures:
-            listed = "; ".join(f"{fqn}: {_sentence(failure.message)}" for fqn, failure in failures.items())
-            sentences.append(f"{_number(len(failures), 'model')} failed: {listed}")
-        # What a failed model broke off has been said with the model.
-        if error is not None and not (failures and finished.status == "error"):
-            sentences.append(error.message)
-        if error is not None:
-            metadata |= {"category": error.category, "error_class": error.error_class}
-            if error.traceback:
-                metadata["traceback"] = dg.MetadataValue.md(f"```\n{error.traceback}\n```")
-        causes = [*failures.values(), *([error] if error is not None else [])]
-        return dg.Failure(
-            " ".join(sentences) or "The SQLMesh run failed; the runner did not say why.",
-            metadata=metadata,
-            allow_retries=bool(causes) and all(cause.transient for cause in causes),
-        )
+                raise endings.of_a_stop(runner.verdict(), self._silent_for)
 
     def _death(self, runner: Runner) -> dg.Failure:
-        code = runner.exit_code()
-        verdict = runner.verdict()
-        if verdict is not None and not verdict.started:
-            return dg.Failure(
-                f"The runner ({runner.describe()}) did not start. {verdict.cause}",
-                metadata=_details(verdict),
-                allow_retries=verdict.transient,
-            )
-        how = f"exited with status {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"
-        if verdict is not None and verdict.how is not None:
-            how = verdict.how
-        began = "in mid-run" if self._events.received else "before it reported anything"
-        parts = [f"The runner ({runner.describe()}) {how} {began}: what it had not reported is unknown."]
-        if verdict is not None:
-            parts.append(verdict.cause)
+        has_begun = bool(self._events.received)
+        remarks = list(self._remarks)
         if self._closed_with:
-            parts.append(f"It closed with {self._closed_with}.")
-        if not self._events.received and not isinstance(self._reader, RunnerOutputReader):
-            parts.append(self._reader.no_messages_debug_text())
-        last_words = runner.last_words()
-        if last_words:
-            parts.append(f"It last wrote:\n{last_words}")
-        # A process that is killed may fare better next time; one that exits by itself says the same again.
-        transient = verdict.transient if verdict is not None else code is not None and code < 0
-        return dg.Failure(" ".join(parts), metadata=_details(verdict), allow_retries=transient)
+            remarks.append(f"It closed with {self._closed_with}.")
+        if not has_begun and not isinstance(self._reader, RunnerOutputReader):
+            remarks.append(self._reader.no_messages_debug_text())
+        return endings.of_a_death(
+            runner.describe(),
+            code=runner.exit_code(),
+            verdict=runner.verdict(),
+            has_begun=has_begun,
+            silent_for=self._silent_for,
+            recovery=self._recovery,
+            remarks=remarks,
+            last_words=runner.last_words(),
+        )
+
+    def _needs_recovery(self, runner: Runner) -> bool:
+        """Whether the runner may have done what it has not told, and never will."""
+        has_worked = self._told.due or self._broken is not None or self._events.missing()
+        return self._events.finished is None and bool(has_worked) and not self._is_lost(runner)
+
+    def _recover(self, runner: Runner) -> None:
+        """Take what the runner did not tell from SQLMesh's state. Does nothing the second time."""
+        if not self._needs_recovery(runner) or self._recovery is not None or self._remarks:
+            return
+        began_at = self._told.began_at
+        since = epoch_ms(began_at) if began_at is not None else int(self._handle.began_at * 1000)
+        report = self._asked(moment(since))
+        if report is None:
+            return
+        models = list(recovered(report, self._told))
+        for model in models:
+            self._pending.extend(self._mapper.recovered(model, _why(model)))
+        self._recovery = _summary(models)
+
+    def _asked(self, since: Timestamp) -> ReconcileReport | None:
+        try:
+            return self._recorded_since(since)
+        except (LaunchError, ProtocolError) as error:
+            remark = (
+                "What SQLMesh has done since could not be asked of its state, and the next attempt asks again: "
+                f"{endings.sentence(error)}"
+            )
+            self._remarks.append(remark)
+            self._context.log.warning(remark)
+            return None
 
 
-def _details(verdict: Verdict | None) -> dict[str, Any]:
-    """What a verdict has beside its sentence, for a failure's metadata."""
-    if verdict is None or not verdict.details:
-        return {}
-    return {"surroundings": dg.MetadataValue.md(f"```\n{verdict.details}\n```")}
+def _why(model: Recovered) -> str:
+    if model.is_complete:
+        return "The runner died before it said so."
+    if model.has_begun:
+        return "The runner died before the model was complete."
+    return "The runner died before the model ran."
+
+
+def _summary(models: Sequence[Recovered]) -> str:
+    complete = sum(model.is_complete for model in models)
+    torn = sum(model.has_begun and not model.is_complete for model in models)
+    rest = len(models) - complete - torn
+    return (
+        f"Of what it had not reported, SQLMesh's state has {endings.number(complete, 'model')} as complete; "
+        f"{torn} {'was' if torn == 1 else 'were'} torn, {rest} had not begun."
+    )
 
 
 def _has_ended(runner: Runner) -> bool:
     verdict = runner.verdict()
     return verdict.ended if verdict is not None else runner.exit_code() is not None
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back interrupts for a moment, in which something must not be torn; they are handled at its end.
-
-    Dagster raises in the main thread, wherever that is, what it receives as a signal.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: held.append((number, frame)))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for held_number, frame in held[:1]:
-            held_handler = before[signal.Signals(held_number)]
-            if callable(held_handler):
-                held_handler(held_number, frame)
-            elif held_handler is signal.SIG_DFL:
-                signal.raise_signal(held_number)
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun if number == 1 else noun + 's'}"
-
-
-def _sentence(text: object) -> str:
-    line = str(text).strip().partition("\n")[0]
-    return line if line.endswith((".", "!", "?")) else f"{line}."

@@ -174,8 +174,15 @@ def test_a_runner_killed_in_mid_run_fails_the_step_and_invents_nothing(waiting, 
 
     assert not outcome[0].success
     assert set(outcome[0].materialized) == {"staging/first"}
-    assert {key for key, _ in outcome[0].checks} == {"staging/first"}
-    assert "was killed by SIGKILL in mid-run" in outcome[0].failure
+    assert {key: outcome[0].status(key) for key in ("staging/first", "marts/waits", "marts/after")} == {
+        "staging/first": ("executed", None),
+        "marts/waits": ("failed", "cancelled"),
+        "marts/after": ("skipped", "interrupted"),
+    }
+    assert (
+        "was killed by SIGKILL in mid-run. Of what it had not reported, SQLMesh's state has 0 models as complete; 1 was torn, "
+        "1 had not begun." in outcome[0].failure
+    )
 
 
 def cmdline(pid: str) -> str:

@@ -150,6 +150,8 @@ class Outcome:
     failure: str
     retried: int
     log: list[str]
+    recovered: dict[str, dg.AssetMaterialization] = field(default_factory=dict)
+    """What an attempt did that died before it said so, of models that are materialized as well."""
 
     @classmethod
     def read(cls, instance: dg.DagsterInstance, run_id: str) -> "Outcome":
@@ -165,11 +167,15 @@ class Outcome:
         ]
         retried = sum(event.event_type == dg.DagsterEventType.STEP_RESTARTED for event in events)
         materialized: dict[str, dg.AssetMaterialization] = {}
+        recovered: dict[str, dg.AssetMaterialization] = {}
         checks: dict[tuple[str, str], dg.AssetCheckEvaluation] = {}
         for event in events:
             if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
                 key = short(event.asset_key)
-                assert key not in materialized, f"{key} is materialized twice"
+                if key in materialized:
+                    assert "told_by" in materialized[key].metadata, f"{key} is materialized twice"
+                    assert key not in recovered
+                    recovered[key] = materialized[key]
                 materialized[key] = event.materialization
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 evaluation = event.asset_check_evaluation_data
@@ -180,6 +186,7 @@ class Outcome:
             run_id=run_id,
             success=run.status == dg.DagsterRunStatus.SUCCESS,
             materialized=materialized,
+            recovered=recovered,
             checks=checks,
             failure=" ".join(
                 data.error.message

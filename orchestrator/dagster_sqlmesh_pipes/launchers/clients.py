@@ -71,6 +71,11 @@ class PipesClientLauncher(Launcher):
         description="How long the client may take to come back once its runner is to be killed: it may wait for a service, or read "
         "a log to its end. Then it is left alone, and the step fails.",
     )
+    silence_timeout_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="How long a runner may be silent before it is ended. By default for ever: many readers bring messages in heaps.",
+    )
     client: dg.ResourceDependency[dg.PipesClient]
     """The client."""
     arguments: dg.ResourceDependency[Callable[[list[str]], Mapping[str, Any]]]

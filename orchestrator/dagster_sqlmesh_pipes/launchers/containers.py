@@ -175,6 +175,8 @@ class _ContainerRunner(Runner):
         """How often the engine was out of reach, or said an end that was none."""
         self._stream: Any = None
         self._rereading = not start
+        self._broken = False
+        """Its output cannot be had: the engine was restarted, or is out of reach."""
         self._killed = False
         self._exit_code: int | None = None
         self._verdict: Verdict | None = None
@@ -208,6 +210,7 @@ class _ContainerRunner(Runner):
             except OSError:
                 # The engine was restarted, or is out of reach for a moment; the waiter says when that is too long.
                 broken = True
+            self._broken = broken
             self._waiter.join(timeout=1 if broken else _SETTLE_SECONDS)
             over = not self._waiter.is_alive()
             # Attached since before the start, nothing is missed, unless the engine stopped: it then ends the stream as the container
@@ -258,6 +261,9 @@ class _ContainerRunner(Runner):
 
     def last_words(self) -> str:
         return b"".join([*self._last_words, self._torn]).decode("utf-8", "replace").strip()
+
+    def is_out_of_reach(self) -> bool:
+        return self._broken
 
     def verdict(self) -> Verdict | None:
         return self._verdict

@@ -100,6 +100,10 @@ class Runner(ABC):
     def last_words(self) -> str:
         """The end of what it wrote to standard error, for the case that it says nothing else."""
 
+    def is_out_of_reach(self) -> bool:
+        """Whether it cannot be heard for now, whatever it says: where it runs is away. Its silence then means nothing."""
+        return False
+
     def verdict(self) -> Verdict | None:
         """What its surroundings say of its end. None where they say nothing."""
         return None
@@ -115,6 +119,12 @@ class Launcher(dg.ConfigurableResource[Any], ABC):
 
     grace_period_seconds: float = Field(
         default=30.0, gt=0, description="How long a runner may take to end itself before it is killed."
+    )
+    silence_timeout_seconds: float | None = Field(
+        default=300.0,
+        gt=0,
+        description="How long a runner may be silent before it is ended. It sends a heartbeat every 5 seconds, however long its "
+        "queries take. None for ever.",
     )
 
     @abstractmethod

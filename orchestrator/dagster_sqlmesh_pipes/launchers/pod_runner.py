@@ -199,6 +199,9 @@ class PodRunner(Runner):
     def last_words(self) -> str:
         return b"".join(self._last_words).decode("utf-8", "replace").strip()
 
+    def is_out_of_reach(self) -> bool:
+        return bool(self._no_log)
+
     def verdict(self) -> Verdict | None:
         if self._verdict is None and self._code == 0 and not self._was_asked and not self._was_judged:
             # A runner that is told to end says so and ends well; the pod says who told it.

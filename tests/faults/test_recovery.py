@@ -1,0 +1,241 @@
+"""What SQLMesh did and no event told, because somebody died: Dagster has it all the same."""
+
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from sqlmesh_pipes_protocol.events import Interval
+from sqlmesh_pipes_protocol.spans import merged, span_of
+from support.daemon import finished, kill_step_worker, launched_run
+from support.intervals import in_state
+from support.processes import processes_of
+from support.waiting import wait_for
+from support.warehouse import Outcome, Warehouse
+
+DAYS = '"db"."marts"."days"'
+
+KILLED_AFTER_COMMIT = """
+    import os, signal, threading
+    import pandas as pd
+    from sqlmesh import model
+    from sqlmesh.core.model import ModelKindName
+
+    @model(
+        "marts.days",
+        kind=dict(name=ModelKindName.INCREMENTAL_BY_TIME_RANGE, time_column="day", batch_size=1, batch_concurrency=1),
+        start="2026-01-01",
+        end="2026-01-03",
+        columns={{"day": "date"}},
+        depends_on=["staging.first"],
+    )
+    def execute(context, start, end, execution_time, **kwargs):
+        from sqlmesh.core.state_sync import EngineAdapterStateSync
+
+        commit = EngineAdapterStateSync.add_snapshots_intervals
+
+        def commit_and_die(self, intervals):
+            commit(self, intervals)
+            if intervals[0].name.endswith('"days"') and not os.path.exists({marker!r}):
+                open({marker!r}, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if start.day == {day}:
+            EngineAdapterStateSync.add_snapshots_intervals = commit_and_die
+        return pd.DataFrame({{"day": [start.date()]}})
+"""
+
+
+def days(make_warehouse, tmp_path: Path, *, dies_on: int) -> Warehouse:
+    """A model of three daily batches; its runner is killed when SQLMesh has committed the one of a day, once."""
+    code = KILLED_AFTER_COMMIT.format(day=dies_on, marker=str(tmp_path / "died"))
+    return make_warehouse(
+        {"staging.first": "SELECT 1 AS a", "marts.after": "SELECT day FROM marts.days"},
+        {"models/days.py": code},
+    )
+
+
+def in_dagster(*outcomes: Outcome) -> dict[str, list[tuple[int, int]]]:
+    """By FQN, merged: the intervals that Dagster's event log has as done."""
+    found: dict[str, list[Interval]] = {}
+    for outcome in outcomes:
+        told = [each.metadata for each in (*outcome.materialized.values(), *outcome.recovered.values())]
+        told += [
+            {"intervals": each.metadata["intervals_done"], "sqlmesh_model": each.metadata["sqlmesh_model"]}
+            for each in outcome.checks.values()
+            if "intervals_done" in each.metadata
+        ]
+        for metadata in told:
+            spans = found.setdefault(str(metadata["sqlmesh_model"].value), [])
+            for start, end in re.findall(r"(\S+) to ([^,\s]+)", str(metadata["intervals"].value)):
+                spans.append(Interval(start=_moment(start), end=_moment(end)))
+    return {fqn: [span_of(one) for one in merged(map(span_of, spans))] for fqn, spans in found.items()}
+
+
+def _moment(text: str) -> str:
+    return text if "T" in text else f"{text}T00:00:00Z"
+
+
+@pytest.mark.parametrize("day", [2, 3])
+def test_an_interval_that_was_committed_and_not_told_is_in_dagster(make_warehouse, tmp_path, instance, day):
+    warehouse = days(make_warehouse, tmp_path, dies_on=day)
+    outcome = warehouse.materialize(instance)
+
+    assert not outcome.success
+    assert "was killed by SIGKILL in mid-run. Of what it had not reported" in outcome.failure
+    assert in_dagster(outcome) == in_state(warehouse)
+    assert len(in_state(warehouse)) == 2
+    if day == 3:
+        assert outcome.status("marts/days") == ("executed", None)
+        assert outcome.materialized["marts/days"].metadata["told_by"].value == "SQLMesh's state"
+    else:
+        assert outcome.status("marts/days") == ("failed", "cancelled")
+        assert "marts/days" not in outcome.materialized
+    assert outcome.status("marts/after") == ("skipped", "interrupted")
+
+
+def test_a_retry_does_the_rest_and_tells_nothing_twice(make_warehouse, tmp_path, instance):
+    warehouse = days(make_warehouse, tmp_path, dies_on=2)
+    assets = warehouse.assets(retry_policy=dg.RetryPolicy(max_retries=1))
+    outcome = warehouse.materialize(instance, assets=assets)
+
+    assert outcome.success, outcome.failure
+    assert outcome.retried == 1
+    assert set(outcome.materialized) == {"staging/first", "marts/days", "marts/after"}
+    assert outcome.status("marts/days") == ("executed", None)
+
+
+def test_where_the_state_cannot_be_asked_the_next_run_asks_it(make_warehouse, tmp_path, instance):
+    warehouse = days(make_warehouse, tmp_path, dies_on=3)
+    command = [
+        "sh",
+        "-c",
+        f'[ "$1" != reconcile ] || [ -e {tmp_path}/may ] && exec {warehouse.bin}/sqlmesh-runner "$@"; echo away >&2; exit 3',
+        "runner",
+    ]
+    first = warehouse.materialize(instance, launcher=warehouse.launcher(command=command))
+    (tmp_path / "may").touch()
+    second = warehouse.materialize(instance)
+
+    assert set(first.materialized) == {"staging/first"}
+    assert (
+        "what it had not reported is unknown. What SQLMesh has done since could not be asked of its state, and the next attempt "
+        in first.failure
+    )
+    assert "away" in first.failure
+    assert second.success, second.failure
+    assert in_dagster(first, second) == in_state(warehouse)
+    assert second.materialized["marts/days"].metadata["told_by"].value == "SQLMesh's state"
+    assert second.status("marts/days")[0] == "skipped"  # by this run
+    third = warehouse.materialize(instance)
+    assert third.materialized == {}
+
+
+SLOW = """
+    import pathlib, time
+    import pandas as pd
+    from sqlmesh import model
+    from sqlmesh.core.model import ModelKindName
+
+    @model(
+        "marts.days",
+        kind=dict(name=ModelKindName.INCREMENTAL_BY_TIME_RANGE, time_column="day", batch_size=1, batch_concurrency=1),
+        start="2026-01-01",
+        end="2026-01-03",
+        columns={{"day": "date"}},
+        depends_on=["staging.first"],
+    )
+    def execute(context, start, end, execution_time, **kwargs):
+        pathlib.Path({started!r}).touch()
+        time.sleep(2)
+        return pd.DataFrame({{"day": [start.date()]}})
+"""
+
+
+@pytest.mark.parametrize("retries", [1, 0])
+def test_what_a_runner_did_after_its_step_worker_was_killed_is_in_dagster(make_warehouse, tmp_path, retries):
+    started = tmp_path / "started"
+    warehouse = make_warehouse(
+        {"staging.first": "SELECT 1 AS a", "marts.after": "SELECT day FROM marts.days"},
+        {"models/days.py": SLOW.format(started=str(started))},
+    )
+    with launched_run(warehouse, tmp_path / "home", warehouse.launcher(), retries=retries) as instance:
+        wait_for(started.exists)
+        kill_step_worker(instance)
+        wait_for(lambda: finished(instance), seconds=180)
+        (run,) = instance.get_runs()
+        outcomes = [Outcome.read(instance, run.run_id)]
+        if not retries:
+            assert not outcomes[0].success
+            wait_for(lambda: not [c for c in processes_of(tmp_path).values() if "sqlmesh-runner" in c])
+            assert in_dagster(*outcomes) != in_state(warehouse)
+            again = (
+                dg.Definitions(
+                    [warehouse.assets()],
+                    jobs=[dg.define_asset_job("everything")],
+                    resources={"sqlmesh": warehouse.resource()},
+                )
+                .get_job_def("everything")
+                .execute_in_process(instance=instance)
+            )
+            outcomes.append(Outcome.read(instance, again.run_id))
+
+    assert outcomes[-1].success, outcomes[-1].failure
+    assert in_dagster(*outcomes) == in_state(warehouse)
+
+
+SILENT = """
+    import os, pathlib, signal
+    import pandas as pd
+    from sqlmesh import model
+
+    @model("marts.silent", columns={"a": "int"}, kind="FULL", depends_on=["staging.first"])
+    def execute(context, start, end, execution_time, **kwargs):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return pd.DataFrame({"a": [1]})
+"""
+
+
+def test_a_runner_that_is_silent_is_told_of_and_ended(make_warehouse, instance):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, {"models/silent.py": SILENT})
+    launcher = warehouse.launcher(silence_timeout_seconds=8, grace_period_seconds=1)
+    outcome = warehouse.materialize(instance, launcher=launcher)
+
+    assert set(outcome.materialized) == {"staging/first"}
+    assert "was not heard for 8 s, not even a heartbeat, and was ended in mid-run." in outcome.failure
+    assert outcome.status("marts/silent") == ("failed", "cancelled")
+    (told,) = [line for line in outcome.log if "has not been heard" in line]
+    assert "It is ended after 8 s." in told
+
+
+def test_a_runner_that_is_heard_again_goes_on(make_warehouse, instance, tmp_path):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"}, {"models/silent.py": SILENT})
+    outcome: list[Outcome] = []
+    launcher = warehouse.launcher(silence_timeout_seconds=12)
+    thread = threading.Thread(
+        target=lambda: outcome.append(warehouse.materialize(instance, launcher=launcher))
+    )
+    thread.start()
+    (run,) = wait_until(lambda: instance.get_runs())
+    wait_until(lambda: [one for one in Outcome.read(instance, run.run_id).log if "has not been heard" in one])
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_ours = str(tmp_path).encode() in (process / "environ").read_bytes()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if is_ours and state == "T":
+            os.kill(int(process.name), signal.SIGCONT)
+    thread.join(timeout=60)
+
+    assert outcome[0].success, outcome[0].failure
+    assert "The runner is heard again." in outcome[0].log
+
+
+def wait_until(condition):
+    wait_for(condition)
+    return condition()
