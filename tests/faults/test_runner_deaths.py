@@ -8,13 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from support.obedient import AUDITED, KEYS, obedient, obeying, planned_obedient  # noqa: F401 - fixtures
+from support.obedient import AUDITED, BEFORE, KEYS, obedient, obeying, planned_obedient  # noqa: F401 - fixtures
 from support.recorded import assert_nothing_invented
 from support.warehouse import Outcome
 
 FAULTY_RUNNER = Path(__file__).parents[1] / "support/faulty_runner.py"
-BEFORE = {"staging/first", "marts/second"}
-"""What runs before the model that obeys."""
 
 
 def sentences(instance: dg.DagsterInstance, outcome: Outcome) -> list[str]:

@@ -38,6 +38,8 @@ MODELS = {
         """,
 }
 KEYS = {"staging/first", "marts/second", "marts/obeys", "marts/last"}
+BEFORE = {"staging/first", "marts/second"}
+"""What runs before the model that obeys."""
 AUDITED = KEYS - {"marts/obeys"}
 
 

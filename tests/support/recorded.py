@@ -67,3 +67,23 @@ def assert_nothing_invented(outcome: Outcome, warehouse: Warehouse) -> dict[str,
 def instant(text: str) -> datetime:
     parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)
+
+
+def rows(warehouse: Warehouse, table: str) -> int:
+    """How many rows a table of a DuckDB warehouse has."""
+    done = subprocess.run(
+        [
+            str(warehouse.bin / "python"),
+            "-c",
+            "import duckdb, sys\n"
+            "connection = duckdb.connect(sys.argv[1], read_only=True)\n"
+            "print(connection.execute(f'SELECT count(*) FROM {sys.argv[2]}').fetchone()[0])",
+            str(warehouse.database),
+            table,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return int(done.stdout)
