@@ -37,6 +37,14 @@ class RunInterruptedError(RunnerError):
     """The run was told to stop; raised where SQLMesh is between batches, or before it has any."""
 
 
+class RunLockedError(RunnerError):
+    """Another run has been waited for, and goes on still. Exit status 3."""
+
+
+class LockUnavailableError(RunnerError):
+    """There is nothing here by which one run could keep another out; the message says why, and begins no sentence."""
+
+
 class NoAnswerError(RunnerError):
     """A question about a project cannot be answered; the message has no secrets in it.
 

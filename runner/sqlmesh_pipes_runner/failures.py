@@ -36,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     # The first row that matches decides: the particular stands before the general.
     Rule(r"sqlmesh_pipes_runner\..*RunInterruptedError", "cancelled", True),
     Rule(r"sqlmesh_pipes_runner\..*UsageError", "config", False),
+    Rule(r"sqlmesh_pipes_runner\..*RunLockedError", "lock", True),
     # SQLMesh 0.236 (sqlmesh.utils.errors)
     Rule(r"sqlmesh\..*(NodeAuditsErrors|AuditError)", "audit", False),
     # DuckDB 1.5

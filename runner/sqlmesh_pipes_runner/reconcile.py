@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -16,12 +17,15 @@ from sqlmesh_pipes_protocol.reconcile import ModelReconciled, ReconcileReport
 from sqlmesh_pipes_protocol.spans import Span, epoch_ms, merged, moment, within, without
 from sqlmesh_pipes_protocol.told import RunTold
 from sqlmesh_pipes_protocol.version import PROTOCOL_VERSION
-from sqlmesh_pipes_runner.adapter import RecordContext, Records
+from sqlmesh_pipes_runner.adapter import RecordContext, Records, StateContext, run_lock
 from sqlmesh_pipes_runner.answers import answer
-from sqlmesh_pipes_runner.errors import UsageError
+from sqlmesh_pipes_runner.errors import EXIT_INFRASTRUCTURE, NoAnswerError, RunLockedError, UsageError
+from sqlmesh_pipes_runner.locks import Holder, Waiting
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.reports import read_story
 from sqlmesh_pipes_runner.spelling import counted, spans
+
+_OTHERWISE = "what has been recorded cannot be told"
 
 
 def read_run(path: Path, run_id: str | None) -> RunTold:
@@ -60,7 +64,7 @@ def _objects(path: Path) -> Iterator[dict[str, object]]:
 
 
 def reconcile_report(
-    options: RunOptions, *, since: str | None = None, told: RunTold | None = None
+    options: RunOptions, *, since: str | None = None, told: RunTold | None = None, wait_seconds: float = 0
 ) -> ReconcileReport:
     """What has been recorded since a moment or since a run began. Nothing is written, neither data nor state.
 
@@ -68,16 +72,19 @@ def reconcile_report(
         options: the projects, and the environment; without one, that of the run.
         since: a time as SQLMesh understands it.
         told: a run's events, instead.
+        wait_seconds: how long to wait for the end of a run of the environment; 0: not at all.
 
     Raises:
         UsageError: a project, its gateway or the environment does not exist, is not the run's, or the time is none.
-        NoAnswerError: the state is out of reach, or not one that this SQLMesh can read.
+        NoAnswerError: the state is out of reach, or not one that this SQLMesh can read; or a run goes on still.
     """
     if told is not None and told.started is not None:
         options = _of_the_run(options, told)
 
     def ask(configs: Mapping[Path, Any]) -> ReconcileReport:
         with closing(RecordContext(options, configs, load=False)) as context:
+            if wait_seconds:
+                _wait_for_run(context, wait_seconds)
             if told is None:
                 from_ms = context.check_time(since or "")
                 records = context.records_since(from_ms)
@@ -106,7 +113,27 @@ def reconcile_report(
                 ),
             )
 
-    return answer(options, ask, otherwise="what has been recorded cannot be told")
+    return answer(options, ask, otherwise=_OTHERWISE)
+
+
+def _wait_for_run(context: StateContext, seconds: float) -> None:
+    """Return when no run of the context's environment goes on.
+
+    Raises:
+        NoAnswerError: one still does.
+    """
+    lock = run_lock(context, Holder.here("reconcile", "", context.target_environment), create=False)
+    waiting = Waiting(
+        seconds=seconds,
+        option="--wait-for-run",
+        say=lambda _, message: print(message, file=sys.stderr, flush=True),
+    )
+    try:
+        lock.acquire(waiting)
+    except RunLockedError as error:
+        raise NoAnswerError(f"{_OTHERWISE}: {error}", EXIT_INFRASTRUCTURE) from error
+    finally:
+        lock.release()
 
 
 def _of_the_run(options: RunOptions, told: RunTold) -> RunOptions:

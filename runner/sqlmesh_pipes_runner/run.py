@@ -19,10 +19,12 @@ from sqlmesh_pipes_runner.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     RunInterruptedError,
+    RunLockedError,
     RunnerError,
     UsageError,
 )
 from sqlmesh_pipes_runner.failures import error_info, exit_code_of
+from sqlmesh_pipes_runner.locks import DEFAULT_SECONDS, Holder, Waiting
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.progress import Progress
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
@@ -46,6 +48,8 @@ class Run:
         writer: takes the events.
         progress: shows them to people.
         grace_seconds: how long batches may go on after the run was told to stop.
+        lock_seconds: how long to wait for another run of the environment.
+        dagster_run_id: of the run of Dagster's that this one is for, if it is.
         reports: written when the run is over, however it ends.
         exit_process: ends the process at once; called with an exit status when the grace period is over.
     """
@@ -57,6 +61,8 @@ class Run:
         progress: Progress,
         *,
         grace_seconds: float,
+        lock_seconds: float = DEFAULT_SECONDS,
+        dagster_run_id: str | None = None,
         reports: Reports | None = None,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
@@ -65,6 +71,8 @@ class Run:
         self._progress = progress
         self._reports = reports
         self._exit_process = exit_process
+        self._lock_seconds = lock_seconds
+        self._dagster_run_id = dagster_run_id
         self._finishing = threading.Lock()
         self._finished = False
         self._recorder = RunRecorder(self._emit)
@@ -122,10 +130,25 @@ class Run:
                 self._options, configs, self._recorder, self.cancellation, versions()
             )
             self._context = context
-            try:
-                return bool(context.run_reported().is_failure)
-            finally:
-                context.close()
+            lock = adapter.run_lock(context, self._me(context.target_environment))
+            with lock.held(self._waiting(), on_taken=self.cancellation.request):
+                try:
+                    return bool(context.run_reported().is_failure)
+                finally:
+                    context.close()  # before the next run begins, which may need the same file
+
+    def _me(self, environment: str) -> Holder:
+        if self._dagster_run_id is not None:
+            return Holder.here("dagster", self._dagster_run_id, environment)
+        return Holder.here("run", self._writer.run_id, environment)
+
+    def _waiting(self) -> Waiting:
+        return Waiting(
+            seconds=self._lock_seconds,
+            option="--lock-timeout",
+            say=lambda level, message: self._recorder.log(level, "sqlmesh-runner", message),
+            check=self.cancellation.check,
+        )
 
     def _blocked_by(self, fqn: str, failed: set[str]) -> tuple[str, ...]:
         scheduler = self._context.run_scheduler if self._context else None
@@ -244,7 +267,7 @@ def run_error(failure: BaseException) -> ErrorInfo:
     # The outermost message is the one written for the user; the root's is added where it says more.
     outer = str(failure).strip()
     message = outer if not outer or info.message in outer else f"{outer} ({info.message})"
-    traceback = None if isinstance(failure, UsageError) else info.traceback
+    traceback = None if isinstance(failure, (UsageError, RunLockedError)) else info.traceback
     return ErrorInfo(
         error_class=info.error_class,
         message=message or info.message,

@@ -13,6 +13,7 @@ from sqlmesh_pipes_runner.adapter.audits import audit_calls
 from sqlmesh_pipes_runner.adapter.lineage import ColumnSources, column_sources
 from sqlmesh_pipes_runner.adapter.loading import console_replaced, load_configs, secrets_of
 from sqlmesh_pipes_runner.adapter.records import RecordContext, Records
+from sqlmesh_pipes_runner.adapter.run_locks import run_lock
 from sqlmesh_pipes_runner.adapter.scheduling import ReportingContext, ReportingScheduler
 from sqlmesh_pipes_runner.adapter.state import ReadingContext, StateContext
 from sqlmesh_pipes_runner.adapter.turns import DueContext
@@ -30,5 +31,6 @@ __all__ = [
     "column_sources",
     "console_replaced",
     "load_configs",
+    "run_lock",
     "secrets_of",
 ]

@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlmesh.core.config import DuckDBConnectionConfig
-from sqlmesh.core.config.connection import DuckDBAttachOptions
 from sqlmesh.core.environment import Environment
 from sqlmesh.core.snapshot import SnapshotTableInfo
 from sqlmesh.core.state_sync.base import SCHEMA_VERSION
@@ -19,21 +17,12 @@ from sqlmesh.utils import major_minor
 from sqlmesh.utils.jinja import ENVIRONMENT, create_var
 from sqlmesh.utils.yaml import JINJA_METHODS, YAML
 
+from sqlmesh_pipes_runner.adapter.places import DatabaseFile, database_files
 from sqlmesh_pipes_runner.adapter.state import StateContext
 
 Role = Literal["warehouse", "state"]
 
-_ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
-"""What begins a DuckDB path that is no file of this host: ``:memory:`` apart, ``md:``, ``s3://``, ``ducklake:`` …"""
 _UNSET = "__variable_without_value__"
-
-
-@dataclass(frozen=True)
-class DatabaseFile:
-    """A file that DuckDB opens in this process, and locks."""
-
-    path: Path
-    read_only: bool
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,7 @@ class InspectingContext(StateContext):
 
     def connection(self, role: Role) -> Any:
         """The connection's configuration."""
-        return self.connection_config if role == "warehouse" else self._state_connection_config
+        return self.connection_config if role == "warehouse" else self.state_connection
 
     def described(self, role: Role) -> str:
         """A connection in words, without user and password."""
@@ -78,22 +67,7 @@ class InspectingContext(StateContext):
 
     def database_files(self, role: Role) -> tuple[DatabaseFile, ...]:
         """The files that DuckDB opens for a connection."""
-        connection = self.connection(role)
-        if not isinstance(connection, DuckDBConnectionConfig):
-            return ()
-        opened: list[str | DuckDBAttachOptions | None] = [
-            connection.database,
-            *(connection.catalogs or {}).values(),
-        ]
-        found = []
-        for one in opened:
-            if isinstance(one, DuckDBAttachOptions):
-                path, read_only = one.path if one.type == "duckdb" else "", one.read_only
-            else:
-                path, read_only = one or "", False
-            if path and not path.startswith(":memory:") and not _ELSEWHERE.match(path):
-                found.append(DatabaseFile(Path(path).absolute(), read_only))
-        return tuple(found)
+        return database_files(self.connection(role))
 
     def ask_warehouse(self) -> None:
         """Connect, and have a query answered. Raises whatever the driver raises."""

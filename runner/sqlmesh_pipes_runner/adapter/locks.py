@@ -9,7 +9,7 @@ import re
 
 import duckdb
 
-from sqlmesh_pipes_runner.adapter.inspection import DatabaseFile
+from sqlmesh_pipes_runner.adapter.places import DatabaseFile
 
 _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>[0-9]+)\)")
 

@@ -45,8 +45,8 @@ class ReportingContext(StateContext):
         self._cancellation = cancellation
         self._versions = versions
         self.run_scheduler: ReportingScheduler | None = None
-        # As `sqlmesh run` does: with one project nothing is loaded, models come from the state.
-        super().__init__(options, configs, load=len(options.projects) > 1)
+        # Nothing is read before the run lock is held: `run_reported` loads.
+        super().__init__(options, configs, load=False)
 
     def create_scheduler(
         self, snapshots: Iterable[Snapshot], snapshot_evaluator: SnapshotEvaluator
@@ -74,6 +74,9 @@ class ReportingContext(StateContext):
         """
         options = self._options
         check_times(options)
+        # As `sqlmesh run` does: with one project nothing is loaded, models come from the state.
+        if len(options.projects) > 1:
+            self.load()
         environment = self.deployed_environment().name
         return self.run(
             environment,

@@ -41,6 +41,11 @@ class StateContext(Context):
         )
         return name
 
+    @property
+    def state_connection(self) -> Any:
+        """The configuration of the connection to the state."""
+        return self._state_connection_config
+
     def deployed_environment(self) -> Environment:
         """The target environment.
 

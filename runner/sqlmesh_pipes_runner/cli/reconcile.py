@@ -26,6 +26,15 @@ from sqlmesh_pipes_runner.cli import options
     type=click.Path(path_type=Path, dir_okay=False),
     help="Tell what a run has done that its events, as `run --events FILE` wrote them, do not say.",
 )
+@options.option(
+    "--wait-for-run",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the end of a run of the environment that still goes on, as one does whose starter has died; "
+    "0: read at once.",
+)
 @options.option("--run-id", metavar="ID", help="One of several runs in the file. Default: the last one.")
 @options.option(
     "--format",
@@ -41,6 +50,7 @@ def reconcile(
     since: str | None,
     events: Path | None,
     run_id: str | None,
+    wait_for_run: float,
     form: str,
     **settings: Any,
 ) -> None:
@@ -61,7 +71,7 @@ def reconcile(
     \b
     Exit status: 0 whether something is missing or not
                  2 usage or configuration: no such project, environment, gateway, file, run
-                 3 infrastructure: state out of reach, or locked
+                 3 infrastructure: state out of reach, or locked; or a run did not end in time
     """
     if (since is None) == (events is None):
         raise click.UsageError("Give either --since TIME or --events FILE.")
@@ -76,6 +86,9 @@ def reconcile(
 
         told = read_run(events, run_id) if events is not None else None
         report = reconcile_report(
-            RunOptions(projects=projects, environment=environment, **settings), since=since, told=told
+            RunOptions(projects=projects, environment=environment, **settings),
+            since=since,
+            told=told,
+            wait_seconds=wait_for_run,
         )
     sys.stdout.buffer.write(dump_reconcile_report(report) if form == "json" else table(report).encode())

@@ -15,6 +15,7 @@ import click
 from sqlmesh_pipes_protocol import ProtocolError, RunRequest, variables
 from sqlmesh_pipes_runner.cli import options
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, StoreError, UsageError
+from sqlmesh_pipes_runner.locks import DEFAULT_SECONDS
 from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
 from sqlmesh_pipes_runner.reports.files import Reports
 
@@ -51,6 +52,14 @@ _PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
     help="How long batches that run may go on after SIGTERM or SIGINT.",
 )
 @options.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another run of the environment; 0: not at all.",
+)
+@options.option(
     "--junit",
     metavar="PATH",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -84,6 +93,7 @@ def run(
     no_auto_upstream: bool,
     events: str | None,
     grace_period: float,
+    lock_timeout: float,
     verbose: bool,
     quiet: bool,
     junit: Path | None,
@@ -96,11 +106,13 @@ def run(
 ) -> None:
     """Evaluate what is due in ENVIRONMENT (default: the project's), as `sqlmesh run` does.
 
+    One run of an environment at a time: a second one waits until the first has ended.
+
     \b
     Exit status: 0 success, or nothing to do
                  1 a model or a blocking audit failed
                  2 usage or configuration: no such project, environment, gateway, model
-                 3 infrastructure: state or warehouse out of reach, or locked
+                 3 infrastructure: state or warehouse out of reach, or locked; or another run did not end in time
                130 interrupted
     Started by Dagster, the process exits 0 when it has reported its outcome; --events and --select-model by a variable are left
     aside, for Dagster takes the events and says which models to run.
@@ -173,6 +185,8 @@ def run(
         writer,
         progress,
         grace_seconds=grace_period,
+        lock_seconds=lock_timeout,
+        dagster_run_id=pipes.run_id if pipes is not None else None,
         reports=reports,
     )
 
