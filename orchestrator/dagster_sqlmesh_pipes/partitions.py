@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 
 import dagster as dg
 
@@ -106,12 +107,25 @@ class PartitionedRun:
         return _spelled(start), _spelled(end)
 
     def filled(self, intervals: Iterable[Interval]) -> list[str]:
-        """The partitions that lie within intervals that SQLMesh has done, in order; also those that were not asked for."""
+        """The partitions that lie within intervals that SQLMesh has done, in order; also those that were not asked for.
+
+        Dagster has none before the first and after the last, and would count them up for as long as an interval is.
+        """
         keys: list[str] = []
+        first, last = self._reach
         for interval in intervals:
-            window = dg.TimeWindow(moment_of(interval.start), moment_of(interval.end))
-            keys += self.definition.get_partition_keys_in_time_window(window)
+            start, end = max(moment_of(interval.start), first), min(moment_of(interval.end), last)
+            if start < end:
+                keys += self.definition.get_partition_keys_in_time_window(dg.TimeWindow(start, end))
         return list(dict.fromkeys(keys))
+
+    @cached_property
+    def _reach(self) -> tuple[datetime, datetime]:
+        """Where the partitions begin, and where those end that Dagster has by now, or that were asked for."""
+        start = self.definition.start
+        last = self.definition.get_last_partition_window()
+        asked = [self.definition.time_window_for_partition_key(key) for key in self.asked[-1:]]
+        return start, max([start, *(window.end for window in (last, *asked) if window is not None)])
 
     def missing(self, key: dg.AssetKey, filled: Collection[str]) -> list[str]:
         """The partitions that were asked for, and that neither this run nor one before it has filled."""

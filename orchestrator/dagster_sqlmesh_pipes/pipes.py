@@ -8,6 +8,7 @@ them. Read against Dagster 1.13.27; only public names are used.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,17 @@ from dagster_pipes import (
     encode_param,
 )
 
-from dagster_sqlmesh_pipes.errors import LaunchError
+from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
 from sqlmesh_pipes_protocol import variables
+from sqlmesh_pipes_protocol.errors import shown
 from sqlmesh_pipes_protocol.framing import LineSplitter
 from sqlmesh_pipes_protocol.request import RunRequest
 
 _MESSAGE_KEYS = {"__dagster_pipes_version", "method", "params"}
+MAX_WAITING_BYTES = 256 * 1024 * 1024
+"""Of messages that Dagster has not recorded yet, as JSON. 10,000 models with all their audits are some 50 MB."""
+_ODD_BYTES = 10_000
+_MAX_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,47 @@ class EndOfOutput:
 Item = Payload | Closed | Notice | EndOfOutput
 
 
+class Items:
+    """What a runner reports, waiting for the thread that yields results to Dagster. First in, first out; thread-safe.
+
+    Reading never waits for Dagster. So what waits here is bounded by its size: a runner that floods its output must not take the
+    memory of Dagster's process.
+    """
+
+    def __init__(self, limit: int = MAX_WAITING_BYTES) -> None:
+        self._queue: SimpleQueue[tuple[Item, int]] = SimpleQueue()
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._size = 0
+
+    def put(self, item: Item, size: int = 0) -> None:
+        """Raises SQLMeshPipesError where too much waits; what does is still taken out."""
+        with self._lock:
+            if self._size + size > self._limit:
+                raise SQLMeshPipesError(
+                    f"the runner reports more than Dagster can record: {self._limit:,} bytes of its messages wait already"
+                )
+            self._size += size
+        self._queue.put((item, size))
+
+    def get(self, timeout: float | None = None) -> Item:
+        """The next item; raises `queue.Empty` when there is none for so many seconds."""
+        item, size = self._queue.get(timeout=timeout)
+        with self._lock:
+            self._size -= size
+        return item
+
+    def empty(self) -> bool:
+        return self._queue.empty()
+
+
 class RunnerMessageHandler(dg.PipesMessageHandler):
     """Puts what a runner reports on a queue, for the thread that yields results to Dagster."""
 
     def __init__(self, context: dg.AssetExecutionContext, reader: dg.PipesMessageReader) -> None:
         super().__init__(context, reader)
-        self.items: SimpleQueue[Item] = SimpleQueue()
+        self.items = Items()
+        self._not_taken: set[str] = set()
         self._reader = reader
         self._has_opened = self._has_closed = False
 
@@ -93,16 +134,44 @@ class RunnerMessageHandler(dg.PipesMessageHandler):
         params: Any = message["params"] or {}
         match message["method"]:
             case "report_custom_message":
-                self.items.put(Payload(params.get("payload")))
+                payload = params.get("payload")
+                self.items.put(Payload(payload), _size(payload))
             case "opened":
                 self._has_opened = True
                 self._reader.on_opened(params)
             case "closed":
-                exception = params.get("exception")
-                self.items.put(Closed(f"{exception['name']}: {exception['message']}" if exception else None))
+                self.items.put(Closed(_raised(params.get("exception"))))
                 self._has_closed = True
+            case "report_asset_materialization" | "report_asset_check":
+                # Dagster's own handler would keep them, and nobody ask for them: results come from events.
+                self._tell_not_taken(message["method"], "results come from the runner's events alone")
             case _:
-                super().handle_message(message)
+                try:
+                    super().handle_message(message)
+                except Exception as error:  # noqa: BLE001 - of whatever is in it: a line that resembles a message ends no run
+                    self._tell_not_taken(str(message["method"]), f"{type(error).__name__}: {error}")
+
+    def _tell_not_taken(self, method: str, why: str) -> None:
+        """Once for each method, of which there are not many: a line in Dagster's log costs more than one in the runner's output."""
+        if method not in self._not_taken and len(self._not_taken) < _MAX_TOLD:
+            self._not_taken.add(method)
+            self.items.put(Notice(f"A message of the runner, {shown(method)}, is not taken: {why[:300]}"))
+
+
+def _size(payload: object) -> int:
+    """Of a payload as JSON, in bytes."""
+    try:
+        return len(orjson.dumps(payload))
+    except TypeError:  # a number that another parser than orjson has let pass
+        return _ODD_BYTES
+
+
+def _raised(exception: object) -> str | None:
+    if not exception:
+        return None
+    if not isinstance(exception, dict):
+        return shown(exception)
+    return f"{exception.get('name')}: {exception.get('message')}"
 
 
 class RunnerOutputReader(dg.PipesMessageReader):
