@@ -143,6 +143,7 @@ class EventStream:
         finished: the run's last event, once it has come.
         duplicates: objects dropped because their seq had been seen.
         foreign: objects dropped because they belong to another run.
+        late: objects dropped because they claim to come after the run's last event, whose word on each model stands.
         received: events received.
     """
 
@@ -151,6 +152,7 @@ class EventStream:
         self.finished: RunFinished | None = None
         self.duplicates = 0
         self.foreign = 0
+        self.late = 0
         self.received = 0
         self._contiguous = 0  # every seq below it has been seen
         self._ahead: tuple[list[int], list[int]] = [], []  # beyond a gap: where runs of seqs begin, and end
@@ -177,6 +179,9 @@ class EventStream:
         seq = value.get("seq")
         if type(seq) is int and seq >= 0 and self._seen(seq):
             self.duplicates += 1
+            return None
+        if type(seq) is int and self._last is not None and seq > self._last:
+            self.late += 1
             return None
         if value.get("kind") == Part.kind:
             joined = self._join(value)

@@ -100,7 +100,13 @@ def part(index: int, of: int, content: bytes | str, *, seq: int = 0, **changed: 
 def test_every_event_comes_out_once_and_in_order_whatever_surrounds_it_and_however_it_is_cut(
     any_event: Any, any_time: Any, data: Any
 ) -> None:
-    events = data.draw(st.lists(any_event | LARGE_LOGS, min_size=1, max_size=5))
+    events = data.draw(
+        st.lists(any_event | LARGE_LOGS, min_size=1, max_size=5).filter(
+            lambda drawn: (
+                not any(isinstance(event, RunFinished) for event in drawn[:-1])
+            )  # nothing comes after it
+        )
+    )
     sent = [
         Envelope(
             run_id="run",
@@ -391,6 +397,16 @@ def test_events_of_an_unknown_kind_are_received_and_counted_in() -> None:
     )
 
     assert received(stream, [encode(unknown), encode(log(1))]) == [unknown, log(1)]
+    assert stream.missing() == []
+
+
+def test_what_claims_to_come_after_the_last_event_is_dropped_and_what_comes_late_is_not() -> None:
+    stream = EventStream("run")
+    sent = [log(0), finished(2), log(3), finished(4), log(1)]
+    lines = [line for envelope in sent for line in frame(envelope)]
+
+    assert received(stream, lines) == [log(0), finished(2), log(1)]
+    assert stream.late == 2
     assert stream.missing() == []
 
 
