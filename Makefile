@@ -77,6 +77,10 @@ test: install  ## Run the whole suite. What needs PostgreSQL, Docker or the clus
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test
 
+.PHONY: kills
+kills: install  ## Kill 500 runs at random moments, and compare what is told of each with SQLMesh's state.
+	KILLS=$(or $(KILLS),500) $(VENV)/bin/python -m pytest tests/faults/test_kills.py
+
 bench: install  ## Measure, as ratios: how long definitions take to load, against bare Dagster.
 	$(VENV)/bin/python benchmarks/load_definitions.py
 
