@@ -24,8 +24,9 @@ from sqlmesh_pipes_protocol.events import Timestamp
 from sqlmesh_pipes_protocol.reconcile import ReconcileReport, read_reconcile_report
 from sqlmesh_pipes_protocol.request import RunRequest
 
-_RECONCILE_SECONDS = 180.0
-"""How long the state may take to say what was recorded; a runner may have to end first."""
+_RUN_ENDS_SECONDS = 120.0
+_RECONCILE_SECONDS = _RUN_ENDS_SECONDS + 60.0
+"""How long the state may take to say what was recorded."""
 
 
 class SQLMeshRunConfig(dg.Config):
@@ -210,9 +211,9 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             ProtocolError: its answer cannot be read.
         """
         arguments = ["reconcile", self.environment, *self._project_arguments(), "--since", since]
-        call = RunnerCall(
-            arguments=[*arguments, "--format", "json"], env={}, project_dir=self.project.project_dir
-        )
+        # A runner whose step worker died may still be ending.
+        arguments += ["--wait-for-run", f"{_RUN_ENDS_SECONDS:g}", "--format", "json"]
+        call = RunnerCall(arguments=arguments, env={}, project_dir=self.project.project_dir)
         return read_reconcile_report(answer(self.launcher, call, _RECONCILE_SECONDS))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
