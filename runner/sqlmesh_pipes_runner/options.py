@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+DEFAULT_LOCK_SECONDS = 3600.0
+"""How long a run waits for another run of its environment."""
+
 FailOn = Literal["skipped-upstream", "warn-audit", "nothing"]
 """What makes the exit status that of a failure, or not: see `RunOptions.fail_on`."""
 

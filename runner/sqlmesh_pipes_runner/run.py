@@ -24,8 +24,8 @@ from sqlmesh_pipes_runner.errors import (
     UsageError,
 )
 from sqlmesh_pipes_runner.failures import error_info, exit_code_of
-from sqlmesh_pipes_runner.locks import DEFAULT_SECONDS, Holder, Waiting
-from sqlmesh_pipes_runner.options import RunOptions
+from sqlmesh_pipes_runner.locks import Holder, Waiting
+from sqlmesh_pipes_runner.options import DEFAULT_LOCK_SECONDS, RunOptions
 from sqlmesh_pipes_runner.progress import Progress
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 from sqlmesh_pipes_runner.writer import EventWriter
@@ -61,7 +61,7 @@ class Run:
         progress: Progress,
         *,
         grace_seconds: float,
-        lock_seconds: float = DEFAULT_SECONDS,
+        lock_seconds: float = DEFAULT_LOCK_SECONDS,
         dagster_run_id: str | None = None,
         reports: Reports | None = None,
         exit_process: Callable[[int], object] = os._exit,

@@ -15,7 +15,7 @@ import click
 from sqlmesh_pipes_protocol import ProtocolError, RunRequest, variables
 from sqlmesh_pipes_runner.cli import options
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, StoreError, UsageError
-from sqlmesh_pipes_runner.locks import DEFAULT_SECONDS
+from sqlmesh_pipes_runner.options import DEFAULT_LOCK_SECONDS
 from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
 from sqlmesh_pipes_runner.reports.files import Reports
 
@@ -54,7 +54,7 @@ _PIPES_VARIABLES = ("DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
 @options.option(
     "--lock-timeout",
     type=click.FloatRange(min=0),
-    default=DEFAULT_SECONDS,
+    default=DEFAULT_LOCK_SECONDS,
     show_default=True,
     metavar="SECONDS",
     help="How long to wait for another run of the environment; 0: not at all.",

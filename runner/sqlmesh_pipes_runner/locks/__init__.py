@@ -6,11 +6,10 @@ Knows nothing of SQLMesh. Which locks a run needs is said by `sqlmesh_pipes_runn
 from sqlmesh_pipes_runner.locks.advisory import CLIENT_KEEPALIVES, AdvisoryLock
 from sqlmesh_pipes_runner.locks.file import FileLock, host_lock
 from sqlmesh_pipes_runner.locks.holder import Holder, Lock
-from sqlmesh_pipes_runner.locks.run_lock import DEFAULT_SECONDS, RunLock, Waiting
+from sqlmesh_pipes_runner.locks.run_lock import RunLock, Waiting
 
 __all__ = [
     "CLIENT_KEEPALIVES",
-    "DEFAULT_SECONDS",
     "AdvisoryLock",
     "FileLock",
     "Holder",

@@ -12,9 +12,6 @@ from sqlmesh_pipes_protocol.events import LogLevel
 from sqlmesh_pipes_runner.errors import LockUnavailableError, RunLockedError
 from sqlmesh_pipes_runner.locks.holder import Holder, Lock
 
-DEFAULT_SECONDS = 3600.0
-"""How long a run waits for another one."""
-
 _KEEP_SECONDS = 10.0
 """How often a lock is looked after while it is held."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
