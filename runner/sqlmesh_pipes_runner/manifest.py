@@ -32,10 +32,12 @@ from sqlmesh_pipes_runner.adapter import (
     StateContext,
     audit_calls,
     column_sources,
+    secrets_of,
 )
 from sqlmesh_pipes_runner.answers import answer
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.run import versions
+from sqlmesh_pipes_runner.secrets import Masker
 
 Warn = Callable[[str], object]
 
@@ -59,6 +61,9 @@ def build_manifest(options: RunOptions, *, warn: Warn = to_stderr, column_lineag
     """
 
     def build(configs: Mapping[Path, Any]) -> Manifest:
+        return Masker(secrets_of(configs)).event(described(configs))
+
+    def described(configs: Mapping[Path, Any]) -> Manifest:
         if options.environment is None:
             # SQLMesh's own: with a project of several repositories it may look at the state, and make one.
             with closing(StateContext(options, configs, load=True)) as context:

@@ -1,6 +1,9 @@
 """No secret leaves the runner, and nothing else is masked."""
 
+import base64
 import json
+import re
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -15,7 +18,7 @@ from sqlmesh_pipes_protocol.events import (
     ModelOutcome,
     ModelSkipped,
 )
-from sqlmesh_pipes_runner.secrets import Masker, secrets_in
+from sqlmesh_pipes_runner.secrets import Masker, secrets_in, secrets_in_environment
 
 SECRET = "s3cr3t-Pa$$word"
 ERROR = ErrorInfo(
@@ -420,3 +423,327 @@ def test_a_connection_class_of_each_engine_has_no_secret_field_that_would_be_mis
         "keyfile_json",
         "secrets",
     }, "decide for each new field: a secret is added to secrets.py, anything else to this list"
+
+
+ODD = "p/a:s@s w'o\"r\\d}%ü"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        pytest.param(ODD, id="as it is"),
+        pytest.param(quote(ODD, safe=""), id="in a URL"),
+        pytest.param(quote(ODD), id="in a URL, slashes left"),
+        pytest.param(quote_plus(ODD), id="in a form"),
+        pytest.param(repr(ODD)[1:-1], id="in Python"),
+        pytest.param(json.dumps(ODD)[1:-1], id="in JSON"),
+        pytest.param(json.dumps(ODD, ensure_ascii=False)[1:-1], id="in JSON with letters"),
+        pytest.param(ODD.replace("'", "''"), id="in SQL"),
+        pytest.param(ODD.replace('"', '""'), id="in SQL, as a name"),
+        pytest.param(ODD.replace("\\", "\\\\").replace("'", "\\'"), id="in a connection string of libpq"),
+        pytest.param(ODD.replace("}", "}}"), id="in one of ODBC"),
+        pytest.param(re.sub("[:@/]", lambda match: f"%{ord(match[0]):X}", ODD), id="in a URL of SQLAlchemy"),
+        pytest.param(base64.b64encode(ODD.encode()).decode(), id="in Base64"),
+    ],
+)
+def test_a_secret_is_masked_however_it_is_spelled(spelled):
+    assert Masker([ODD]).text(f"<<{spelled}>>") == "<<***>>"
+
+
+def test_a_secret_that_a_parser_underlines_in_part_is_masked():
+    assert Masker(["hunter-two"]).text("near \x1b[4mhunter\x1b[0m-two") == "near ***"
+    assert Masker(["hunter-two"]).text("near \x1b[4mFROM\x1b[0m") == "near \x1b[4mFROM\x1b[0m"
+
+
+def test_a_long_line_of_a_secret_is_a_secret_and_a_short_one_is_none():
+    masker = Masker(["first line of it\nand"])
+
+    assert masker.text("it broke off: first line of it") == "it broke off: ***"
+    assert masker.text("this and that") == "this and that"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("host=h password=planted user=u", "host=h password=*** user=u"),
+        ("password='pla\\'nted two' user=u", "password='***' user=u"),
+        ("password='cut", "password='***'"),
+        ('passwd="pla nted"', 'passwd="***"'),
+        ("Driver={X};Pwd={pla;n}}ted};Server=s", "Driver={X};Pwd=***;Server=s"),
+        ("Server=s;UID=u;PWD=planted;", "Server=s;UID=u;PWD=***;"),
+        ("md:db?motherduck_token=planted&x=1", "md:db?motherduck_token=***&x=1"),
+        ("AccountName=a;AccountKey=planted==;E=1", "AccountName=a;AccountKey=***;E=1"),
+        ("https://a.blob/x?sv=1&sig=planted%3D", "https://a.blob/x?sv=1&sig=***"),
+        ("{'password': 'planted', 'user': 'u'}", "{'password': '***', 'user': 'u'}"),
+        ('{"api_key": "planted"}', '{"api_key": "***"}'),
+        ('{\\"password\\": \\"planted\\", \\"x\\": 1}', '{\\"password\\": \\"***\\", \\"x\\": 1}'),
+        ("(TYPE S3, KEY_ID 'x', SECRET 'planted')", "(TYPE S3, KEY_ID 'x', SECRET '***')"),
+        ("(TYPE MOTHERDUCK, TOKEN 'planted')", "(TYPE MOTHERDUCK, TOKEN '***')"),
+        ("ATTACH 'dbname=x password=planted' AS y", "ATTACH 'dbname=x password=***' AS y"),
+        ("CREATE USER u PASSWORD 'planted'", "CREATE USER u PASSWORD '***'"),
+        ("Authorization: Bearer eyJplanted1", "Authorization: Bearer ***"),
+        ("Proxy: Basic cGxhbnRlZA==", "Proxy: Basic ***"),
+        ("postgres://u:pla/nted@h/d", "postgres://***@h/d"),
+        ("a://b:c@d,e://f:g@h", "a://***@d,e://***@h"),
+        (
+            "x -----BEGIN RSA PRIVATE KEY-----\nplanted\n-----END RSA PRIVATE KEY----- y",
+            "x *** y",
+        ),
+        ("-----BEGIN PRIVATE KEY-----\nplanted and cut", "***"),
+    ],
+)
+def test_what_is_secret_by_its_place_is_masked_though_nobody_configured_it(text, masked):
+    assert Masker().text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'password authentication failed for user "etl"',
+        "fe_sendauth: no password supplied",
+        "Basic authentication failed",
+        "a bearer of news",
+        "the token expired",
+        "unexpected token 'FROM'",
+        'Invalid token: "abc" at line 3',
+        'Token "abc" is invalid.',
+        "connect(password=os.environ['DB_PASSWORD'])",
+        "connect(password=secrets.get('x'))",
+        "SELECT password, token FROM t WHERE a = 'b'",
+        "SELECT token_type = 'a', secret_santa = 'b' FROM t",
+        "primary_key=order_id",
+        "UNIQUE KEY 'x'",
+        "https://h:80/a@b",
+        "12:30 password:",
+        "password=",
+    ],
+)
+def test_what_only_speaks_of_secrets_is_left(text):
+    assert Masker().text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password='" + "a" * 200_000,
+        'token "\\' * 30_000,
+        "password=\\\\\\'" * 10_000,
+        "-----BEGIN PRIVATE KEY-----" * 5_000,
+        "token" + " " * 200_000,
+        "a" * 100_000 + "://" + "b:" * 50_000,
+        "a://b:" * 30_000,
+        "'" * 200_000,
+        "{" * 200_000,
+    ],
+    ids=range(9),
+)
+@pytest.mark.timeout(20)
+def test_no_text_takes_long_to_mask(text):
+    Masker(["planted-one"]).text(text)
+
+
+def test_a_secret_that_is_a_common_word_takes_no_name_along():
+    masker = Masker(["orders"])
+    event = failed(
+        model='"db"."s"."orders"',
+        error=ErrorInfo(error_class="orders", message="with orders", category="sql", transient=False),
+    )
+    masked = masker.event(event)
+
+    assert masked.model == '"db"."s"."orders"'
+    assert masked.error.error_class == "orders"
+    assert masked.error.message == "with ***"
+
+
+def test_secrets_of_the_environment_are_known_by_names_and_by_what_they_say():
+    found = secrets_in_environment(
+        {
+            "PGPASSWORD": "planted-one",
+            "motherduck_token": "planted-two",
+            "AWS_SECRET_ACCESS_KEY": "planted-three",
+            "SNOWFLAKE_PWD": "planted-four",
+            "DATABASE_URL": "postgresql://u:planted%2Dfive@h/d",
+            "DSN": "dbname=shop password=planted-six",
+            "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=https;AccountKey=planted-seven==",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/token",
+            "SSH_AUTH_SOCK": "/tmp/agent",
+            "HOME": "/root",
+            "PATH": "/usr/bin:/bin",
+            "X_TOKEN": "short",
+            "TOKENIZERS_PARALLELISM": "false-or-true",
+            "PASSWORD_FILE": "some-file-name",
+        }
+    )
+
+    assert found == {
+        "planted-one",
+        "planted-two",
+        "planted-three",
+        "planted-four",
+        "planted%2Dfive",
+        "planted-five",
+        "planted-six",
+        "DefaultEndpointsProtocol=https;AccountKey=planted-seven==",
+        "planted-seven==",
+    }
+
+
+def connection(name, **settings):
+    """Without its driver, which SQLMesh's own validation asks for."""
+    import sqlmesh.core.config.connection as connections
+
+    return getattr(connections, name).model_construct(**settings).model_dump(mode="python")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("PostgresConnectionConfig", {"password": "planted"}),
+        ("GCPPostgresConnectionConfig", {"password": "planted", "keyfile_json": {"private_key": "planted"}}),
+        ("RedshiftConnectionConfig", {"password": "planted"}),
+        ("MySQLConnectionConfig", {"password": "planted"}),
+        ("MSSQLConnectionConfig", {"password": "planted"}),
+        ("MSSQLConnectionConfig", {"odbc_properties": {"PWD": "planted"}}),
+        ("AzureSQLConnectionConfig", {"password": "planted"}),
+        ("FabricConnectionConfig", {"password": "planted"}),
+        ("SnowflakeConnectionConfig", {"password": "planted"}),
+        ("SnowflakeConnectionConfig", {"private_key": "planted"}),
+        ("SnowflakeConnectionConfig", {"private_key_passphrase": "planted"}),
+        ("SnowflakeConnectionConfig", {"token": "planted"}),
+        ("DatabricksConnectionConfig", {"access_token": "planted"}),
+        ("DatabricksConnectionConfig", {"databricks_connect_access_token": "planted"}),
+        ("DatabricksConnectionConfig", {"oauth_client_secret": "planted"}),
+        ("DatabricksConnectionConfig", {"http_headers": [("X-Api-Key", "no"), ("Authorization", "no")]}),
+        ("BigQueryConnectionConfig", {"keyfile_json": {"private_key": "planted", "client_email": "a@b"}}),
+        ("BigQueryConnectionConfig", {"client_secret": "planted"}),
+        ("BigQueryConnectionConfig", {"refresh_token": "planted"}),
+        ("TrinoConnectionConfig", {"password": "planted"}),
+        ("TrinoConnectionConfig", {"jwt_token": "planted"}),
+        ("TrinoConnectionConfig", {"http_headers": {"X-Api-Key": "planted"}}),
+        ("ClickhouseConnectionConfig", {"password": "planted"}),
+        ("ClickhouseConnectionConfig", {"https_proxy": "http://u:planted@proxy:8080"}),
+        ("AthenaConnectionConfig", {"aws_secret_access_key": "planted"}),
+        ("SparkConnectionConfig", {"config": {"spark.hadoop.fs.s3a.secret.key": "planted"}}),
+        ("SparkConnectionConfig", {"config": {"fs.azure.account.key.x.dfs.core.windows.net": "planted"}}),
+        ("MotherDuckConnectionConfig", {"token": "planted"}),
+        ("DuckDBConnectionConfig", {"database": "md:shop?motherduck_token=planted"}),
+        ("DuckDBConnectionConfig", {"secrets": {"s": {"type": "s3", "key_id": "no", "secret": "planted"}}}),
+        (
+            "DuckDBConnectionConfig",
+            {"secrets": [{"type": "azure", "connection_string": "AccountName=a;AccountKey=planted;"}]},
+        ),
+        (
+            "DuckDBConnectionConfig",
+            {"catalogs": {"a": {"type": "postgres", "path": "host=h password=planted"}}},
+        ),
+        ("DuckDBConnectionConfig", {"catalogs": {"a": "mysql://u:planted@h/d"}}),
+    ],
+)
+def test_the_secrets_of_each_engines_connection_are_found(name, settings):
+    planted = "planted" in repr(settings)
+    found = secrets_in(connection(name, **settings))
+
+    assert ("planted" in found) == planted, found
+    assert "no" not in found or not planted
+
+
+def test_variables_targets_and_statements_of_a_configuration_have_secrets_as_well(tmp_path, monkeypatch):
+    from sqlmesh_pipes_runner.adapter import load_configs, secrets_of
+    from sqlmesh_pipes_runner.options import RunOptions
+
+    monkeypatch.setenv("PLANTED_PASSWORD", "planted-environment")
+    (tmp_path / "config.yaml").write_text(
+        """\
+gateways:
+  local:
+    variables:
+      api_token: planted-of-gateway
+    connection:
+      type: duckdb
+variables:
+  upstream: postgres://u:planted-in-url@h/d
+  api_key: planted-variable
+  n: 3
+  customer: orders
+before_all:
+  - ATTACH 'dbname=x password=planted-attached' AS y (TYPE postgres)
+notification_targets:
+  - type: slack_webhook
+    notify_on: [run_failure]
+    url: https://hooks.slack.example/planted-hook
+  - type: slack_api
+    notify_on: [run_failure]
+    token: planted-slack
+  - type: smtp
+    notify_on: [run_failure]
+    host: smtp.example.org
+    user: u
+    password: planted-smtp
+users:
+  - username: somebody
+    notification_targets:
+      - type: slack_api
+        notify_on: [run_failure]
+        token: planted-of-user
+model_defaults:
+  dialect: duckdb
+disable_anonymized_analytics: true
+"""
+    )
+
+    assert secrets_of(load_configs(RunOptions(projects=(tmp_path,)))) >= {
+        "planted-of-gateway",
+        "planted-in-url",
+        "planted-variable",
+        "planted-attached",
+        "https://hooks.slack.example/planted-hook",
+        "planted-slack",
+        "planted-smtp",
+        "planted-of-user",
+        "planted-environment",
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "gateways: {local: {connection: {type: postgres, passwrd: planted-one}}}",
+        "gateways: {local: {connection: {type: postgres, password: [planted-one]}}}",
+        "gateways: {local: {conection: {password: planted-one}}}",
+        "gateways: {local: {connection: 'postgres://u:planted-one@h/d'}}",
+        "gateways: {local: {connection: {type: duckdb, secrets: planted-one}}}",
+        "variables: {a: {{ env_var('PLANTED_SECRET').no() }}}",
+        "password: planted-one\npassword: planted-two",
+        "a: [planted-one",
+        "notification_targets: [{type: smtp, password: planted-one, no: 1}]",
+    ],
+    ids=range(9),
+)
+def test_a_configuration_that_cannot_be_read_is_told_without_its_values(config, tmp_path, monkeypatch):
+    from sqlmesh_pipes_runner.adapter import load_configs
+    from sqlmesh_pipes_runner.errors import UsageError
+    from sqlmesh_pipes_runner.options import RunOptions
+
+    monkeypatch.setenv("PLANTED_SECRET", "planted-environment")
+    (tmp_path / "config.yaml").write_text(config)
+
+    with pytest.raises(UsageError) as caught:
+        load_configs(RunOptions(projects=(tmp_path,)))
+
+    assert "planted-" not in str(caught.value)
+
+
+def test_what_a_configuration_of_python_raises_is_told_without_secrets_of_the_environment(
+    tmp_path, monkeypatch
+):
+    from sqlmesh_pipes_runner.adapter import load_configs
+    from sqlmesh_pipes_runner.errors import UsageError
+    from sqlmesh_pipes_runner.options import RunOptions
+
+    monkeypatch.setenv("PLANTED_PASSWORD", "planted-environment")
+    (tmp_path / "config.py").write_text(
+        "import os\nraise ValueError('no: ' + os.environ['PLANTED_PASSWORD'])\n"
+    )
+
+    with pytest.raises(UsageError, match=r"no: \*\*\*"):
+        load_configs(RunOptions(projects=(tmp_path,)))

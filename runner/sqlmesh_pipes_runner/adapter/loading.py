@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from sqlmesh.utils.errors import PythonModelEvalError
 
 from sqlmesh_pipes_runner.errors import RunInterruptedError, UsageError
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.secrets import secrets_in
+from sqlmesh_pipes_runner.secrets import Masker, secrets_in, secrets_in_environment
 
 
 @contextmanager
@@ -55,7 +56,9 @@ def load_configs(options: RunOptions) -> dict[Path, Any]:
         raise
     except Exception as error:  # a parser's, pydantic's, or that of the user's own config.py
         raise UsageError(
-            f"SQLMesh cannot read the configuration of {options.projects[0]}: {_without_excerpt(error)}"
+            f"SQLMesh cannot read the configuration of {options.projects[0]}: "
+            # Which settings are secret is not known yet: those of the environment are, which most of them come from.
+            + Masker(secrets_in_environment(os.environ)).text(_without_excerpt(error))
         ) from error
     config = configs[options.projects[0].absolute()]
     gateways = sorted(filter(None, config.gateways)) if isinstance(config.gateways, dict) else []
@@ -78,14 +81,31 @@ def _without_excerpt(error: Exception) -> str:
 
 
 def secrets_of(configs: Mapping[Path, Any]) -> set[str]:
-    """Values of the secret fields in all connections of the configurations."""
-    secrets: set[str] = set()
+    """What is secret in the configurations and in the environment.
+
+    That is the values of secret fields in all connections, variables and notification targets, and what stands in connection strings and
+    URLs in them or in the statements around a run. Dumped without warnings: pydantic's quote values.
+    """
+    secrets = secrets_in_environment(os.environ)
     for config in configs.values():
+        settings: list[Any] = [config.variables, config.before_all, config.after_all]
         connections = [config.default_connection, config.get_default_test_connection()]
         gateways = config.gateways.values() if isinstance(config.gateways, dict) else [config.gateways]
         for gateway in gateways:
             connections += (gateway.connection, gateway.state_connection, gateway.test_connection)
-        for connection in connections:
-            if connection is not None:
-                secrets |= secrets_in(connection.model_dump(mode="python"))
+            settings.append(gateway.variables)
+        settings += [
+            connection.model_dump(mode="python", warnings=False)
+            for connection in connections
+            if connection is not None
+        ]
+        targets = [
+            *config.notification_targets,
+            *(one for user in config.users for one in user.notification_targets),
+        ]
+        for target in targets:
+            dumped = target.model_dump(mode="python", warnings=False)
+            # Who knows the address of a webhook may write to it.
+            settings.append({"secret" if name == "url" else name: value for name, value in dumped.items()})
+        secrets |= secrets_in(settings)
     return secrets
