@@ -265,7 +265,10 @@ class SQLMeshOpArgs(dg.Model, Resolvable):
     name: Annotated[str | None, text("The op's name; by default the component's.")] = None
     tags: Annotated[dict[str, Any] | None, Resolver.default(description="Tags of the op.")] = None
     pool: Annotated[
-        str | None, text("A Dagster pool for the step, to keep runs of one environment apart.")
+        str | Literal[False] | None,
+        text(
+            "A Dagster pool for the step; by default one for the project and its environment. `false`: none."
+        ),
     ] = None
 
 

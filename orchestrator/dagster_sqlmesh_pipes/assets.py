@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -14,6 +14,9 @@ from dagster_sqlmesh_pipes.selection import Select, select_specs
 from dagster_sqlmesh_pipes.specs import MODEL_COUNT_TAG, MODEL_KEY, build_specs, runnable
 from dagster_sqlmesh_pipes.translator import SQLMeshTranslator
 from sqlmesh_pipes_protocol.manifest import collector_paused
+
+_CONCURRENCY_KEY = "dagster/concurrency_key"
+"""A tag by which ops were given a pool before there was a parameter for it; Dagster refuses both together."""
 
 
 def sqlmesh_assets(
@@ -29,7 +32,7 @@ def sqlmesh_assets(
     partitions: bool = False,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,
-    pool: str | None = None,
+    pool: str | Literal[False] | None = None,
     required_resource_keys: set[str] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Make each model of a project an asset, each of its audits a check; the decorated function runs them.
@@ -57,7 +60,8 @@ def sqlmesh_assets(
             incremental by time, of one interval unit. A run is then for a partition or a range of them, and fills that range.
         op_tags: for the op, as in `dagster.multi_asset`.
         retry_policy: of the step; a failure that no retry can mend is not retried.
-        pool: a Dagster pool for the step, to keep runs of one environment apart.
+        pool: a Dagster pool for the step. By default one for the project and its environment, `SQLMeshProject.pool_name`; with a
+            limit of 1 in Dagster, runs wait there for each other instead of in the runner. False: none.
         required_resource_keys: as in `dagster.multi_asset`.
 
     Raises:
@@ -93,9 +97,21 @@ def sqlmesh_assets(
                 can_subset=True,
                 op_tags={**(op_tags or {}), MODEL_COUNT_TAG: str(len(specs.assets))},
                 retry_policy=retry_policy,
-                pool=pool,
+                pool=pool_of(project, pool, op_tags),
                 required_resource_keys=required_resource_keys,
                 backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             )(function)
 
     return decorate
+
+
+def pool_of(
+    project: SQLMeshProject,
+    pool: str | Literal[False] | None,
+    op_tags: Mapping[str, Any] | None,
+    environment: str | None = None,
+) -> str | None:
+    """The Dagster pool of a project's step: what is given, or else the project's own."""
+    if pool is None and _CONCURRENCY_KEY not in (op_tags or {}):
+        return project.pool_name(environment)
+    return pool or None

@@ -5,11 +5,11 @@ Annotations are not postponed here: Dagster reads those of the asset function.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
-from dagster_sqlmesh_pipes.assets import sqlmesh_assets
+from dagster_sqlmesh_pipes.assets import pool_of, sqlmesh_assets
 from dagster_sqlmesh_pipes.due import Source
 from dagster_sqlmesh_pipes.launchers import Launcher
 from dagster_sqlmesh_pipes.mapping import Result
@@ -33,7 +33,7 @@ def sqlmesh_assets_factory(
     partitions: bool = False,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,
-    pool: str | None = None,
+    pool: str | Literal[False] | None = None,
     required_resource_keys: set[str] | None = None,
     resource_key: str = "sqlmesh",
 ) -> dg.AssetsDefinition:
@@ -48,9 +48,10 @@ def sqlmesh_assets_factory(
     Raises:
         As `sqlmesh_assets`.
     """
+    project = sqlmesh_resource.project
 
     @sqlmesh_assets(
-        project=sqlmesh_resource.project,
+        project=project,
         name=name,
         select=select,
         exclude=exclude,
@@ -61,7 +62,8 @@ def sqlmesh_assets_factory(
         partitions=partitions,
         op_tags=op_tags,
         retry_policy=retry_policy,
-        pool=pool,
+        # The resource may run another environment than the project that it was made from.
+        pool=pool_of(project, pool, op_tags, sqlmesh_resource.environment) or False,
         required_resource_keys={*(required_resource_keys or ()), resource_key},
     )
     def run(context: dg.AssetExecutionContext, config: SQLMeshRunConfig) -> Iterator[Result]:
@@ -134,7 +136,7 @@ def sqlmesh_definitions_factory(
     owners: str | Sequence[str] | None = None,
     op_tags: Mapping[str, Any] | None = None,
     retry_policy: dg.RetryPolicy | None = None,
-    pool: str | None = None,
+    pool: str | Literal[False] | None = None,
     required_resource_keys: set[str] | None = None,
     job_name: str = "sqlmesh_job",
     schedule_name: str = "sqlmesh_adaptive_schedule",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -66,6 +67,20 @@ class SQLMeshProject:
     @property
     def _named_gateway(self) -> str | None:
         return self._gateway.get_value() if isinstance(self._gateway, dg.EnvVar) else self._gateway
+
+    def pool_name(self, environment: str | None = None) -> str:
+        """The Dagster pool of the steps that run the project: ``sqlmesh_warehouse_prod``, with the gateway where one is given.
+
+        Projects whose directories have one name share a pool; give `sqlmesh_assets` another one where they are not to.
+
+        Args:
+            environment: another one than the project's.
+        """
+        environment = environment or self.environment
+        if isinstance(environment, dg.EnvVar):
+            environment = environment.get_value() or environment.env_var_name
+        parts = ("sqlmesh", self.project_dir.name, self._named_gateway, environment)
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", "_".join(filter(None, parts)))
 
     @property
     def project_dir(self) -> Path:

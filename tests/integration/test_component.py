@@ -164,6 +164,8 @@ PARAMETERS: dict[str, tuple[dict[str, object], Callable[[Loaded], object], objec
     "op name": ({"op": {"name": "run_it"}}, lambda made: made.assets.op.name, "run_it"),
     "op tags": ({"op": {"tags": {"team": "data"}}}, lambda made: made.assets.op.tags["team"], "data"),
     "op pool": ({"op": {"pool": "warehouse"}}, lambda made: made.assets.op.pool, "warehouse"),
+    "no op pool given": ({}, lambda made: made.assets.op.pool, "sqlmesh_warehouse_prod"),
+    "no op pool": ({"op": {"pool": False}}, lambda made: made.assets.op.pool, None),
     "retry_policy": (
         {"retry_policy": {"max_retries": 2, "delay": 0.5, "backoff": "LINEAR", "jitter": "FULL"}},
         lambda made: made.assets.op.retry_policy,

@@ -299,6 +299,30 @@ def test_the_manifest_may_stand_elsewhere(jaffle, tmp_path):
     assert len(assets_of(defs).keys) == 3
 
 
+@pytest.mark.parametrize(
+    ("settings", "pool"),
+    [
+        ({}, "sqlmesh_{name}_prod"),
+        ({"environment": "dev", "gateway": "my gate"}, "sqlmesh_{name}_my_gate_dev"),
+        ({"pool": "ours"}, "ours"),
+        ({"pool": False}, None),
+        ({"op_tags": {"dagster/concurrency_key": "ours"}}, "ours"),
+    ],
+)
+def test_the_step_has_the_pool_of_its_project_and_environment(jaffle, settings, pool):
+    op = assets_of(sqlmesh_definitions_factory(project_dir=jaffle.path, **settings)).op
+
+    assert (op.pool or op.tags.get("dagster/concurrency_key")) == (
+        pool and pool.format(name=jaffle.path.name)
+    )
+
+
+def test_the_pool_is_that_of_the_environment_which_the_resource_runs(jaffle):
+    resource = SQLMeshResource(SQLMeshProject(jaffle.path), environment="dev")
+
+    assert sqlmesh_assets_factory(sqlmesh_resource=resource).op.pool == f"sqlmesh_{jaffle.path.name}_dev"
+
+
 def test_settings_of_the_step_are_those_of_the_factory(jaffle):
     retry = dg.RetryPolicy(max_retries=3)
     defs = sqlmesh_definitions_factory(
