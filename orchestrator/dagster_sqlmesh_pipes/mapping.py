@@ -221,6 +221,16 @@ class ResultMapper:
         else:
             yield from self._skipped(ModelSkipped(model=model.model, reason="interrupted", detail=why))
 
+    def untold(self, why: str) -> Iterator[Result]:
+        """Selected models of which nothing was told, and nothing will be: they were interrupted.
+
+        Args:
+            why: as a sentence.
+        """
+        for fqn, key in self._index.keys.items():
+            if key in self._keys and fqn not in self._told:
+                yield from self._skipped(ModelSkipped(model=fqn, reason="interrupted", detail=why))
+
     def recovered_of_earlier_run(
         self, model: Recovered, *, is_same_work: bool
     ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:

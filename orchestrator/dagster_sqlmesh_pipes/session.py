@@ -66,6 +66,7 @@ from sqlmesh_pipes_protocol.told import RunTold
 
 _POLL_SECONDS = 0.2
 """How long an interrupt may be held back."""
+_STOPPED = "The run was stopped before SQLMesh said anything of the model."
 _DRAIN_SECONDS = 5.0
 """How long output may stay open after the runner's process has ended: a child of it may hold it."""
 
@@ -121,6 +122,8 @@ class Session:
         self._pending: deque[Result] = deque()
         """Results that Dagster may not have: the first one is being recorded."""
         self._interrupt: BaseException | None = None
+        self._is_stopped = False
+        """Dagster had no more use for it before its end."""
         self._kill_at: float | None = None
         self._gone_at: float | None = None
         self._output_ended = False
@@ -143,8 +146,7 @@ class Session:
             runner = self._start()
             while self._step(runner):
                 yield from self._deliver()
-            self._end(runner)
-            self._recover(runner)
+            self._take_the_rest(runner)
             yield from self._deliver()
             if self._interrupt is not None:
                 raise self._interrupt
@@ -165,11 +167,11 @@ class Session:
         try:
             if self._runner is not None:
                 if not self._is_over(self._runner):
+                    self._is_stopped = True
                     self._ask_to_end(self._runner)
                 while self._step(self._runner):
                     pass
-                self._end(self._runner)
-                self._recover(self._runner)
+                self._take_the_rest(self._runner)
             if self._pending:
                 record_missing(self._context, self._pending)
             if self._runner is not None and self._is_to_be_forgotten(self._runner):
@@ -336,7 +338,7 @@ class Session:
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
             if self._interrupt is not None:
                 runner.kill()
-            self._interrupt = caught
+            self._interrupt, self._is_stopped = caught, True
             self._ask_to_end(runner)
         now = time.monotonic()
         if self._broken is not None:
@@ -374,6 +376,13 @@ class Session:
         if self._kill_at is None:
             self._kill_at = time.monotonic() + self._launcher.grace_period_seconds
             runner.terminate()
+
+    def _take_the_rest(self, runner: Runner) -> None:
+        """Take in all that can still be known of a runner that writes no more. Does nothing the second time."""
+        self._end(runner)
+        self._recover(runner)
+        if self._is_stopped:
+            self._pending.extend(self._mapper.untold(_STOPPED))
 
     def _end(self, runner: Runner) -> None:
         """The runner has written all it will: let it exit by itself, and take in what a reader brings when it is closed."""

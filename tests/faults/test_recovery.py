@@ -1,7 +1,6 @@
 """What SQLMesh did and no event told, because somebody died: Dagster has it all the same."""
 
 import os
-import re
 import signal
 import threading
 from pathlib import Path
@@ -9,10 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from sqlmesh_pipes_protocol.events import Interval
-from sqlmesh_pipes_protocol.spans import merged, span_of
 from support.daemon import finished, kill_step_worker, launched_run
-from support.intervals import in_state
+from support.intervals import in_dagster, in_state
 from support.processes import processes_of
 from support.waiting import wait_for
 from support.warehouse import Outcome, Warehouse
@@ -57,27 +54,6 @@ def days(make_warehouse, tmp_path: Path, *, dies_on: int) -> Warehouse:
         {"staging.first": "SELECT 1 AS a", "marts.after": "SELECT day FROM marts.days"},
         {"models/days.py": code},
     )
-
-
-def in_dagster(*outcomes: Outcome) -> dict[str, list[tuple[int, int]]]:
-    """By FQN, merged: the intervals that Dagster's event log has as done."""
-    found: dict[str, list[Interval]] = {}
-    for outcome in outcomes:
-        told = [each.metadata for each in (*outcome.materialized.values(), *outcome.recovered.values())]
-        told += [
-            {"intervals": each.metadata["intervals_done"], "sqlmesh_model": each.metadata["sqlmesh_model"]}
-            for each in outcome.checks.values()
-            if "intervals_done" in each.metadata
-        ]
-        for metadata in told:
-            spans = found.setdefault(str(metadata["sqlmesh_model"].value), [])
-            for start, end in re.findall(r"(\S+) to ([^,\s]+)", str(metadata["intervals"].value)):
-                spans.append(Interval(start=_moment(start), end=_moment(end)))
-    return {fqn: [span_of(one) for one in merged(map(span_of, spans))] for fqn, spans in found.items()}
-
-
-def _moment(text: str) -> str:
-    return text if "T" in text else f"{text}T00:00:00Z"
 
 
 @pytest.mark.parametrize("day", [2, 3])

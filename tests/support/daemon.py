@@ -19,15 +19,16 @@ from support.warehouse import Warehouse
 
 
 @contextmanager
-def daemon(home: Path, location: str) -> Iterator[dg.DagsterInstance]:
+def daemon(home: Path, location: str, settings: str = "") -> Iterator[dg.DagsterInstance]:
     """The instance of a new DAGSTER_HOME, and a daemon that serves it.
 
     Args:
         home: a directory to be made.
         location: the Python text of the definitions.
+        settings: more of the instance's settings, as YAML.
     """
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{settings}")
     (home / "location.py").write_text(location)
     log = home / "daemon.log"
     with (
@@ -58,7 +59,12 @@ def daemon(home: Path, location: str) -> Iterator[dg.DagsterInstance]:
 
 @contextmanager
 def launched_run(
-    warehouse: Warehouse, home: Path, launcher: Launcher, project_dir: str | None = None, retries: int = 1
+    warehouse: Warehouse,
+    home: Path,
+    launcher: Launcher,
+    project_dir: str | None = None,
+    retries: int = 1,
+    settings: str = "",
 ) -> Iterator[dg.DagsterInstance]:
     """A run of all models that the daemon launches, a process for each step; a step that fails is tried again.
 
@@ -66,8 +72,9 @@ def launched_run(
         home: a directory to be made.
         launcher: one that its settings make again.
         project_dir: where the runner sees the project, if elsewhere than here.
+        settings: of the instance, as YAML.
     """
-    settings = launcher.model_dump(mode="json", include=launcher.model_fields_set)
+    launcher_settings = launcher.model_dump(mode="json", include=launcher.model_fields_set)
     location = f"""\
         import json
         import dagster as dg
@@ -85,11 +92,11 @@ def launched_run(
         def once(context):
             return dg.RunRequest(run_key="once")
 
-        launcher = {type(launcher).__name__}(**json.loads({json.dumps(settings)!r}))
+        launcher = {type(launcher).__name__}(**json.loads({json.dumps(launcher_settings)!r}))
         resource = SQLMeshResource(project, project_dirs=[{project_dir or str(warehouse.path)!r}], launcher=launcher)
         defs = dg.Definitions([warehouse], jobs=[everything], sensors=[once], resources={{"sqlmesh": resource}})
         """
-    with daemon(home, textwrap.dedent(location)) as instance:
+    with daemon(home, textwrap.dedent(location), settings) as instance:
         wait_for(instance.get_runs, seconds=120)
         yield instance
 

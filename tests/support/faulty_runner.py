@@ -1,4 +1,4 @@
-"""`sqlmesh-runner` that kills itself at a place that no signal from outside would hit: run in the runner's environment.
+"""`sqlmesh-runner` that kills itself, or pauses, at a place that no signal from outside would hit: run in the runner's environment.
 
 FAULT names the place; FAULT_MARKER is a file, made by the fault, with which the runner is like any other.
 """
@@ -6,12 +6,14 @@ FAULT names the place; FAULT_MARKER is a file, made by the fault, with which the
 import functools
 import os
 import signal
+import time
 from pathlib import Path
 
 from sqlmesh.core.scheduler import Scheduler
 
 from sqlmesh_pipes_runner.adapter.scheduling import ReportingScheduler
 from sqlmesh_pipes_runner.cli import main
+from sqlmesh_pipes_runner.run import Run
 
 MARKER = Path(os.environ["FAULT_MARKER"])
 MODEL = '"db"."marts"."second"'
@@ -21,6 +23,13 @@ def die(*_arguments, **_named):
     if not MARKER.exists():
         MARKER.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pause(*_arguments, **_named):
+    MARKER.touch()
+    deadline = time.monotonic() + 60
+    while MARKER.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def before(method, when=lambda *arguments, **named: True):
@@ -44,6 +53,14 @@ def after(method, when=lambda *arguments, **named: True):
     return wrapped
 
 
+def first(what, method):
+    def wrapped(*arguments, **named):
+        what()
+        return method(*arguments, **named)
+
+    return wrapped
+
+
 def of_the_second(_scheduler, snapshot, *_rest, **_named):
     return snapshot.name == MODEL
 
@@ -57,6 +74,8 @@ match os.environ["FAULT"]:
         Scheduler.evaluate = after(Scheduler.evaluate, of_the_second)
     case "before run_finished":
         Scheduler.run = after(Scheduler.run)
+    case "pauses before run_finished":
+        Run._finish = first(pause, Run._finish)
     case unknown:
         raise SystemExit(f"no such fault: {unknown}")
 

@@ -1,9 +1,12 @@
-"""The intervals that SQLMesh's state has recorded, read from its tables: what Dagster is to know."""
+"""The intervals that SQLMesh's state has recorded, and those that Dagster's event log has: they are to be the same."""
 
 import json
+import re
 import subprocess
 
-from support.warehouse import Warehouse
+from sqlmesh_pipes_protocol.events import Interval
+from sqlmesh_pipes_protocol.spans import merged, span_of
+from support.warehouse import Outcome, Warehouse
 
 _QUERY = """
 import json, sys
@@ -32,3 +35,24 @@ def in_state(warehouse: Warehouse) -> dict[str, list[tuple[int, int]]]:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     return {fqn: [(start, end) for start, end in spans] for fqn, spans in found.items()}
+
+
+def in_dagster(*outcomes: Outcome) -> dict[str, list[tuple[int, int]]]:
+    """By FQN, merged: the intervals that Dagster's event log has as done."""
+    found: dict[str, list[Interval]] = {}
+    for outcome in outcomes:
+        told = [each.metadata for each in (*outcome.materialized.values(), *outcome.recovered.values())]
+        told += [
+            {"intervals": each.metadata["intervals_done"], "sqlmesh_model": each.metadata["sqlmesh_model"]}
+            for each in outcome.checks.values()
+            if "intervals_done" in each.metadata
+        ]
+        for metadata in told:
+            spans = found.setdefault(str(metadata["sqlmesh_model"].value), [])
+            for start, end in re.findall(r"(\S+) to ([^,\s]+)", str(metadata["intervals"].value)):
+                spans.append(Interval(start=_moment(start), end=_moment(end)))
+    return {fqn: [span_of(one) for one in merged(map(span_of, spans))] for fqn, spans in found.items()}
+
+
+def _moment(text: str) -> str:
+    return text if "T" in text else f"{text}T00:00:00Z"
