@@ -62,6 +62,7 @@ class Progress:
         self._verbosity = verbosity
         self._stream = stream
         self._waits = waits
+        self._is_torn = False
         self._now = now
         self._is_heard = True
         self._due = 0
@@ -208,13 +209,15 @@ class Progress:
 
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stderr
-        line = f"{text}\n"
+        line = f"\n{text}\n" if self._is_torn else f"{text}\n"
         size = len(line) if self._waits else _PIECE
         for begin in range(0, len(line), size):
             if not self._waits and not _is_ready(stream):
+                self._is_torn = self._is_torn or begin > 0
                 return
             stream.write(line[begin : begin + size])  # at once: events may go to the same terminal
             stream.flush()
+        self._is_torn = False
 
 
 def _is_ready(stream: TextIO) -> bool:

@@ -1,6 +1,7 @@
 """People read what they can; that nobody can read it is no reason to fail a run."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -107,3 +108,20 @@ def test_no_line_of_a_text_is_taken_for_a_command_of_ci_or_of_the_terminal():
     first, *rest = stream.getvalue().splitlines()
     assert first.endswith(" ERROR said")
     assert rest == ["         | ::error::not so", "         | \\x1b[2J##[error]nor so"]
+
+
+def test_lines_that_a_full_pipe_would_hold_up_are_left_out_where_nobody_is_to_be_waited_for():
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as other_end:
+        progress = Progress(Verbosity.NORMAL, stream=stream, waits=False)
+        for number in range(100):
+            progress.show(Log(level="warning", logger="test", message=f"{number}:" + "é" * 3_000))
+        os.set_blocking(reading, False)
+        taken = other_end.read().decode(errors="replace")
+        progress.show(Log(level="warning", logger="test", message="after"))
+        rest = other_end.read().decode()
+
+    assert "0:é" in taken
+    assert "99:é" not in taken  # more than a pipe holds: this would have waited for ever
+    assert rest.startswith("\n")  # the last one before was torn
+    assert rest.endswith("WARNING after\n")
