@@ -61,9 +61,6 @@ def build_manifest(options: RunOptions, *, warn: Warn = to_stderr, column_lineag
     """
 
     def build(configs: Mapping[Path, Any]) -> Manifest:
-        return Masker(secrets_of(configs)).event(described(configs))
-
-    def described(configs: Mapping[Path, Any]) -> Manifest:
         if options.environment is None:
             # SQLMesh's own: with a project of several repositories it may look at the state, and make one.
             with closing(StateContext(options, configs, load=True)) as context:
@@ -79,7 +76,7 @@ def build_manifest(options: RunOptions, *, warn: Warn = to_stderr, column_lineag
 def describe(
     context: Context, projects: Sequence[Path], *, warn: Warn = to_stderr, column_lineage: bool = True
 ) -> Manifest:
-    """The manifest of a loaded context; the arguments are those of `build_manifest`."""
+    """The manifest of a loaded context, secrets masked; the arguments are those of `build_manifest`."""
     models = context.models
     ordered = [models[fqn] for fqn in context.dag.sorted if fqn in models]
     own = [model for model in ordered if not model.kind.is_external]
@@ -91,7 +88,7 @@ def describe(
     described = [_model(model, projects, lineage.get(model.fqn, {})) for model in own]
     declared = {model.fqn: model for model in ordered if model.kind.is_external}
     read = sorted({fqn for model in described for fqn in model.depends_on if fqn not in models})
-    return Manifest(
+    manifest = Manifest(
         v=PROTOCOL_VERSION,
         created_at=timestamp(datetime.now(timezone.utc)),
         versions=versions(),
@@ -107,6 +104,7 @@ def describe(
         ),
         standalone_audits=tuple(_standalone_audit(audit) for audit in context.standalone_audits.values()),
     )
+    return Masker(secrets_of(context.configs)).event(manifest)
 
 
 def _model(model: Any, projects: Sequence[Path], sources: ColumnSources) -> Model:
