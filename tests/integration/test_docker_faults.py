@@ -1,6 +1,7 @@
 """What goes wrong around a container, on a real Docker engine: the event log has what was reported, the step's failure says why."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,12 @@ import pytest
 from dagster_sqlmesh_pipes import DockerLauncher
 from support.daemon import finished, kill_step_worker, launched_run
 from support.engine import Containers, DockerEngine, OwnEngine, needs
+from support.intervals import in_dagster, in_state
+from support.obedient import obedient, obeying, planned_obedient  # noqa: F401 - pytest finds fixtures by name
 from support.waiting import WAITS, wait_for
 from support.warehouse import Outcome, Warehouse
+
+FAULTY_RUNNER = Path(__file__).parents[1] / "support/faulty_runner.py"
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(600)]
 
@@ -83,8 +88,27 @@ def test_a_container_killed_in_mid_run_keeps_what_it_reported_and_invents_nothin
     outcome = waiting.outcome
     assert not outcome.success
     assert set(outcome.materialized) == {"staging/first"}
-    assert {key for key, _ in outcome.checks} == {"staging/first"}
+    assert outcome.status("marts/waits") == ("failed", "cancelled")
+    assert outcome.status("marts/after") == ("skipped", "interrupted")
     assert "was killed by SIGKILL in mid-run" in outcome.failure
+
+
+def test_an_interval_that_was_committed_and_not_told_is_in_dagster(
+    obedient,  # noqa: F811 - the fixture
+    containers,
+    instance,
+    tmp_path,
+):
+    script = shutil.copy(FAULTY_RUNNER, tmp_path)
+    env = obeying(obedient, "", FAULT="after the interval is committed", FAULT_MARKER=str(tmp_path / "died"))
+    launcher = containers.launcher(obedient, command=["python", script], env=env)
+
+    outcome = obedient.materialize(instance, launcher=launcher)
+
+    assert "was killed by SIGKILL in mid-run. Of what it had not reported" in outcome.failure
+    assert in_dagster(outcome) == in_state(obedient)
+    assert outcome.status("marts/second") == ("failed", "cancelled")
+    assert "intervals_done" in outcome.checks["marts/second", "sqlmesh_execution_status"].metadata
 
 
 def test_a_container_told_to_end_by_somebody_else_reports_what_it_did_not_do(waiting, containers):

@@ -22,6 +22,8 @@ MODEL = '"db"."marts"."second"'
 def die(*_arguments, **_named):
     if not MARKER.exists():
         MARKER.touch()
+        if os.getpid() == 1:  # of a container: it cannot kill itself
+            os._exit(128 + signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
