@@ -226,5 +226,5 @@ def test_a_runner_whose_dagster_process_is_killed_ends_by_itself(waiting, tmp_pa
         worker.kill()
         worker.wait(timeout=10)
 
-    # Its next heartbeat finds nobody listening; the model that runs then has its grace period.
+    # It notices at once that nobody listens; the model that runs then has its grace period.
     wait_for(lambda: children_of(group) == [])
