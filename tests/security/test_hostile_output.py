@@ -6,7 +6,10 @@ from datetime import datetime, timezone
 import dagster as dg
 import pytest
 
-from dagster_sqlmesh_pipes.errors import SQLMeshPipesError
+from dagster_sqlmesh_pipes import SubprocessLauncher
+from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
+from dagster_sqlmesh_pipes.launchers import RunnerCall, answer
+from dagster_sqlmesh_pipes.launchers import launcher as launcher_module
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.pipes import (
     Closed,
@@ -178,3 +181,15 @@ def test_a_partition_that_was_asked_for_is_filled_though_its_time_has_not_come()
     run = run_of("0 0 1 1 *", "%Y", "2090")
 
     assert run.filled([Interval(start="2090-01-01T00:00:00Z", end="2091-01-01T00:00:00Z")]) == ["2090"]
+
+
+@pytest.mark.timeout(60)
+def test_an_answer_without_an_end_is_ended_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher_module, "MAX_ANSWER_BYTES", 1_000_000)
+    path = tmp_path / "endless"
+    path.write_text("#!/bin/sh\nexec yes 'no answer'\n")
+    path.chmod(0o755)
+    call = RunnerCall(arguments=["due", "prod"], env={}, project_dir=tmp_path)
+
+    with pytest.raises(LaunchError, match="wrote more than 1,000,000 bytes"):
+        answer(SubprocessLauncher(command=[str(path)]), call, 50)

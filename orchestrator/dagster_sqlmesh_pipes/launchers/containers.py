@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LABEL = "dagster-sqlmesh-pipes"
+_MAX_LINE_BYTES = 64 * 1024
 _ASK_SECONDS = 60
 """How long the engine may take to answer."""
 _SETTLE_SECONDS = 5
@@ -271,6 +272,8 @@ class _ContainerRunner(Runner):
     def _take_stderr(self, chunk: bytes) -> None:
         self._stderr_taken += len(chunk)
         *lines, self._torn = (self._torn + chunk).split(b"\n")
+        if len(self._torn) > _MAX_LINE_BYTES:  # a line without an end must not take the memory
+            lines, self._torn = [*lines, self._torn], b""
         for line in lines:
             self._last_words.append(line + b"\n")
             forward(line + b"\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +14,10 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_sqlmesh_pipes.errors import LaunchError
+from sqlmesh_pipes_protocol.manifest import MAX_MANIFEST_BYTES
 
+MAX_ANSWER_BYTES = MAX_MANIFEST_BYTES
+"""The largest answer is a manifest."""
 LAST_WORDS_LINES = 30
 """How much of a runner's standard error is kept for the case that it says nothing else."""
 
@@ -157,8 +160,8 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
     """What a runner writes to standard output until it ends; for calls that ask something.
 
     Raises:
-        LaunchError: it cannot be started, does not end in time, or ends with another status than 0; the message has the last
-            of what it wrote to standard error.
+        LaunchError: it cannot be started, does not end in time, writes more than an answer can be, or ends with another status
+            than 0; the message has the last of what it wrote to standard error.
     """
     with launcher.process_config_and_initialize_cm() as initialized:
         runner = initialized.launch(call)
@@ -172,7 +175,7 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
     timer.daemon = True
     timer.start()
     try:
-        output = b"".join(runner.output())
+        output = _bounded(runner.output(), call)
         while (status := runner.exit_code()) is None and not overdue.wait(0.01):
             pass
     finally:
@@ -198,6 +201,18 @@ def answer(launcher: Launcher, call: RunnerCall, timeout_seconds: float) -> byte
     if launcher.merges_streams:  # an answer is one line of JSON
         return next((line for line in reversed(output.splitlines()) if line.startswith(b"{")), b"")
     return output
+
+
+def _bounded(pieces: Iterable[bytes], call: RunnerCall) -> bytes:
+    answer = bytearray()
+    for piece in pieces:
+        answer += piece
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise LaunchError(
+                f"`sqlmesh-runner {call.arguments[0]}` wrote more than {MAX_ANSWER_BYTES:,} bytes, which is no answer: it was ended. "
+                "Look at what the project prints."
+            )
+    return bytes(answer)
 
 
 def forward(line: bytes) -> None:
