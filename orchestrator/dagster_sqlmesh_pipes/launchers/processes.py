@@ -140,7 +140,8 @@ class _SubprocessRunner(Runner):
         if self._is_killed or self._process.poll() != -signal.SIGKILL:
             return None
         return Verdict(
-            cause="Linux does this to the process that takes most where memory runs out; its log (dmesg) then has the process."
+            cause="The process got SIGKILL, and not from Dagster: Linux sends it where memory runs out, and its log (dmesg) then "
+            "names the process."
         )
 
     def describe(self) -> str:
