@@ -7,8 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,53 @@ import pytest
 PASSWORD = "hunter2-of-the-tests"
 
 
-@dataclass
 class PostgresServer:
-    """A server of this test session on loopback."""
+    """A server of this test session on loopback.
 
-    port: int
-    psql: Path
-    databases: int = 0
+    Args:
+        command: that starts it in the foreground.
+        binaries: the folder of PostgreSQL's programs.
+        port: its port.
+    """
+
+    def __init__(self, command: Sequence[str], binaries: Path, port: int) -> None:
+        self.port = port
+        self._command = command
+        self._binaries = binaries
+        self._databases = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, check=False, timeout=10).returncode:
+            assert time.monotonic() < deadline, "PostgreSQL does not start"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """A fast shutdown: sessions are ended. Does nothing where it does not run."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGINT)
+            self._process.wait(timeout=60)
+            self._process = None
 
     def new_database(self) -> str:
-        self.databases += 1
-        name = f"test_{os.getpid()}_{self.databases}"
+        self._databases += 1
+        name = f"test_{os.getpid()}_{self._databases}"
         self.execute(f"CREATE DATABASE {name}")
         return name
 
     def execute(self, sql: str, database: str = "postgres") -> str:
         done = subprocess.run(
             [
-                str(self.psql),
+                str(self._binaries / "psql"),
                 "-h",
                 "127.0.0.1",
                 "-p",
@@ -92,7 +120,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
+    server = PostgresServer(
         [
             *as_user,
             str(binaries / "postgres"),
@@ -106,21 +134,12 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
             str(folder),
             "-F",
         ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
+        binaries,
+        port,
     )
     try:
-        server = PostgresServer(port, binaries / "psql")
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"], check=False, timeout=10
-        ).returncode:
-            assert time.monotonic() < deadline, "PostgreSQL does not start"
-            time.sleep(0.1)
+        server.start()
         yield server
     finally:
-        os.killpg(process.pid, signal.SIGINT)  # a fast shutdown
-        process.wait(timeout=60)
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
