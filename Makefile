@@ -81,6 +81,12 @@ test-all: install  ## Run every behaviour on every engine.
 kills: install  ## Kill 500 runs at random moments, and compare what is told of each with SQLMesh's state.
 	KILLS=$(or $(KILLS),500) $(VENV)/bin/python -m pytest tests/faults/test_kills.py
 
+# By atheris where there is a build of it for this Python, else by hypothesis.
+.PHONY: fuzz
+fuzz: install  ## Feed odd input to all that reads, for FUZZ_SECONDS (600).
+	@test -d .fuzz/site || $(VENV)/bin/python $(PIP_INSTALL) --target .fuzz/site atheris || rm -rf .fuzz/site
+	PYTHONPATH=.fuzz/site $(VENV)/bin/python tests/security/fuzz.py --seconds $(or $(FUZZ_SECONDS),600)
+
 bench: install  ## Measure, as ratios: how long definitions take to load, against bare Dagster.
 	$(VENV)/bin/python benchmarks/load_definitions.py
 
@@ -96,4 +102,4 @@ format: install  ## Bring the code into the common form.
 	$(VENV)/bin/ruff format .
 
 clean:  ## Remove what the commands made.
-	rm -rf $(VENV) $(RUNNER_VENV) .demo build dist
+	rm -rf $(VENV) $(RUNNER_VENV) .demo .fuzz build dist
