@@ -9,10 +9,12 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,6 +142,19 @@ def found_in(content: bytes) -> set[str]:
 AT_HOME = re.compile(r"(^|/)project/(config\.ya?ml|config\.py|models/|audits/|\.cache/)|\.duckdb(\.wal)?$")
 
 
+def unpacked(database: Path) -> bytes:
+    """What Dagster has compressed in its tables."""
+    found = []
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for row in connection.execute(f'SELECT * FROM "{table}"'):
+                for value in row:
+                    if isinstance(value, bytes):
+                        with suppress(zlib.error):
+                            found.append(zlib.decompress(value))
+    return b"\n".join(found)
+
+
 def leaks_in(*places: Path) -> dict[str, set[str]]:
     """Files that have a mark and are not the project's own."""
     leaks = {}
@@ -147,6 +162,8 @@ def leaks_in(*places: Path) -> dict[str, set[str]]:
         for path in place.rglob("*"):
             if path.is_file() and not AT_HOME.search(path.as_posix()):
                 marks = found_in(path.read_bytes()) | found_in(os.fsencode(path.name))
+                if path.suffix == ".db":
+                    marks |= found_in(unpacked(path))
                 if marks:
                     leaks[str(path.relative_to(place))] = marks
     return leaks
