@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from sqlmesh.core.environment import Environment
 
 from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError, VersionMismatchError
-from sqlmesh_pipes_protocol.framing import EventStream, LineSplitter, parse_line
+from sqlmesh_pipes_protocol.framing import EventStream
 from sqlmesh_pipes_protocol.reconcile import ModelReconciled, ReconcileReport
 from sqlmesh_pipes_protocol.spans import Span, epoch_ms, merged, moment, within, without
 from sqlmesh_pipes_protocol.told import RunTold
@@ -23,6 +23,7 @@ from sqlmesh_pipes_runner.errors import EXIT_INFRASTRUCTURE, NoAnswerError, RunL
 from sqlmesh_pipes_runner.locks import Holder, Waiting
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.reports import read_story
+from sqlmesh_pipes_runner.reports.story import objects_in
 from sqlmesh_pipes_runner.spelling import counted, spans
 
 _OTHERWISE = "what has been recorded cannot be told"
@@ -38,7 +39,7 @@ def read_run(path: Path, run_id: str | None) -> RunTold:
         story = read_story(path, run_id)
         assert story.run_id is not None and story.began_at is not None  # noqa: S101, PT018 - narrows the types
         told, stream = RunTold(story.run_id, story.began_at), EventStream(story.run_id)
-        for value in _objects(path):
+        for value in objects_in(path):
             try:
                 envelope = stream.receive(value)
             except (DecodeError, EventTooLargeError):
@@ -52,15 +53,6 @@ def read_run(path: Path, run_id: str | None) -> RunTold:
     if stream.missing():
         told.is_due_known = False
     return told
-
-
-def _objects(path: Path) -> Iterator[dict[str, object]]:
-    splitter = LineSplitter()
-    lines = [*splitter.feed(path.read_bytes()), splitter.close()]
-    for line in lines:
-        value = parse_line(line) if line is not None else None
-        if value is not None:
-            yield value
 
 
 def reconcile_report(

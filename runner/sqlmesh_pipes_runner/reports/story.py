@@ -6,7 +6,8 @@ had started are then torn, and of the others nothing is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -222,10 +223,11 @@ def read_story(path: Path, run_id: str | None = None) -> Story:
     """
     try:
         if run_id is None:
-            for value in _lines(path):
-                run_id = str(value["run_id"])
+            for value in objects_in(path):
+                found = value["run_id"]
+                run_id = found if isinstance(found, str) else run_id
         story, stream = Story(), EventStream(run_id)
-        for value in _lines(path) if run_id is not None else ():
+        for value in objects_in(path) if run_id is not None else ():
             try:
                 envelope = stream.receive(value)
             except (DecodeError, EventTooLargeError):
@@ -242,7 +244,18 @@ def read_story(path: Path, run_id: str | None = None) -> Story:
     return story
 
 
-def _lines(path: Path) -> Iterable[dict[str, object]]:
+def objects_in(path: Path) -> Iterator[dict[str, object]]:
+    """The objects in an event file that look like events of ours, of whatever run.
+
+    Raises:
+        UsageError: it is no regular file: it is read more than once, and of a device the end may never come.
+        OSError: it cannot be read.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(
+            f"{path} is no regular file: write the events to one, with `sqlmesh-runner run --events FILE`."
+        )
     splitter = LineSplitter()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
