@@ -63,6 +63,7 @@ class AdvisoryLock:
         self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         self._connection: Any = None
         self._is_pooled = False
+        self._process = os.getpid()
         keep_from_forks(self)
 
     def attempt(self) -> bool:
@@ -113,7 +114,7 @@ class AdvisoryLock:
         if connection is None:
             return
         with suppress(Exception):  # of the driver's: the connection may be broken
-            if os.getpid() == self._me.pid:
+            if os.getpid() == self._process:
                 connection.close()
             else:
                 # To close it would tell the server to end the parent's session.
