@@ -23,6 +23,7 @@ NAMES = [
     # class, message, category, transient
     ("sqlmesh_pipes_runner.errors.RunInterruptedError", "", "cancelled", True),
     ("sqlmesh_pipes_runner.errors.UsageError", "", "config", False),
+    ("sqlmesh_pipes_runner.errors.RunLockedError", "", "lock", True),
     ("sqlmesh.utils.errors.NodeAuditsErrors", "", "audit", False),
     ("sqlmesh.utils.errors.AuditError", "", "audit", False),
     ("_duckdb.IOException", 'IO Error: Could not set lock on file "db"', "lock", True),
