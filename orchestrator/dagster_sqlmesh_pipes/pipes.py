@@ -40,7 +40,7 @@ _MAX_TOLD = 5
 
 @dataclass(frozen=True)
 class Payload:
-    """The payload of a custom message: an event of ours, or somebody else's."""
+    """The payload of a custom message: an event of ours, or somebody else's; of what is no object, a few words that show it."""
 
     value: object
 
@@ -135,7 +135,10 @@ class RunnerMessageHandler(dg.PipesMessageHandler):
         match message["method"]:
             case "report_custom_message":
                 payload = params.get("payload")
-                self.items.put(Payload(payload), _size(payload))
+                # What is no event is handed on to be told, in words: a list in so many others cannot even be shown.
+                self.items.put(
+                    Payload(payload if isinstance(payload, dict) else shown(payload)), _size(payload)
+                )
             case "opened":
                 self._has_opened = True
                 self._reader.on_opened(params)

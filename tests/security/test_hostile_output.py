@@ -136,6 +136,16 @@ def test_the_size_of_a_message_counts(handler):
         handler.handle_message(large)
 
 
+def test_a_payload_that_is_nested_too_deeply_to_be_shown_is_told_in_words(handler):
+    deep = []
+    for _ in range(1_000):
+        deep = [deep]
+    handler.handle_message(message("report_custom_message", {"payload": deep}))
+    handler.handle_message(message("report_custom_message", {"payload": None}))
+
+    assert taken(handler) == [Payload("[[[[[...]]]]]"), Payload("None")]
+
+
 def test_a_message_with_a_number_beyond_json_is_taken(handler):
     handler.handle_message(message("report_custom_message", {"payload": {"seq": 10**30}}))
 
