@@ -228,12 +228,22 @@ def test_an_environment_that_looks_like_an_option_is_a_name_or_refused(runner_bi
     assert [one.get("environment") for one in told] == [name for name in names for _ in ("run", "due")]
 
 
-def test_a_gateway_a_config_and_a_time_that_look_like_options_are_values(make_warehouse, tmp_path):
-    warehouse = make_warehouse({"s.ok": "SELECT 1 AS a"}, deploy=False)
-    for option in ("--gateway", "--config", "--start", "--end", "--execution-time"):
-        done = warehouse.runner("run", "prod", "--project", str(warehouse.path), option, "--help")
-        assert done.returncode in (1, 2, 3), option
-        assert "Usage:" not in done.stdout, option
+def test_a_gateway_a_config_and_a_time_that_look_like_options_are_values(runner_bin):
+    names = {
+        "gateway": "gateway",
+        "config": "config",
+        "start": "start",
+        "end": "end",
+        "execution-time": "execution_time",
+    }
+    calls = [["run", "prod", f"--{name}", value] for name in names for value in ("--help", "-x", "--", "; x")]
+
+    told = understood(runner_bin, calls)
+
+    assert [one.get(names[call[2][2:]]) for one, call in zip(told, calls, strict=True)] == [
+        call[3] for call in calls
+    ]
+    assert {one["environment"] for one in told} == {"prod"}
 
 
 def test_a_project_directory_that_begins_with_a_dash_is_one(make_warehouse, tmp_path):

@@ -6,6 +6,7 @@ is not declared; both are findings.
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
 import io
@@ -178,6 +179,9 @@ class Seen:
 
 @cache
 def context() -> dg.AssetExecutionContext:
+    atexit.register(
+        context.cache_clear
+    )  # its instance is disposed of while there are modules left to do it with
     return dg.build_asset_context()
 
 
