@@ -87,6 +87,11 @@ fuzz: install  ## Feed odd input to all that reads, for FUZZ_SECONDS (600).
 	@test -d .fuzz/site || $(VENV)/bin/python $(PIP_INSTALL) --target .fuzz/site atheris || rm -rf .fuzz/site
 	PYTHONPATH=.fuzz/site $(VENV)/bin/python tests/security/fuzz.py --seconds $(or $(FUZZ_SECONDS),600)
 
+.PHONY: soak
+soak: install  ## 200 runs in a row, and 2,000 models, through Dagster end to end: what they leave behind.
+	$(VENV)/bin/python tests/soak.py runs $(RUNS)
+	$(VENV)/bin/python tests/soak.py models $(MODELS)
+
 bench: install  ## Measure, as ratios: how long definitions take to load, against bare Dagster.
 	$(VENV)/bin/python benchmarks/load_definitions.py
 

@@ -43,10 +43,8 @@ BEFORE = {"staging/first", "marts/second"}
 AUDITED = KEYS - {"marts/obeys"}
 
 
-@pytest.fixture(scope="session")
-def planned_obedient(tmp_path_factory: pytest.TempPathFactory, runner_bin: Path) -> Warehouse:
-    """Planned once a worker; tests get a copy."""
-    folder = tmp_path_factory.mktemp("obedient")
+def plan_obedient(folder: Path, runner_bin: Path) -> Warehouse:
+    """Planned, with everything due, in a folder of its own."""
     config = CONFIG.replace("@connection@\n", DUCKDB).replace("@dialect@", "duckdb")
     write(folder / "project/config.yaml", config)
     for name, text in MODELS.items():
@@ -54,6 +52,12 @@ def planned_obedient(tmp_path_factory: pytest.TempPathFactory, runner_bin: Path)
     warehouse = Warehouse(path=folder / "project", database=folder / "db.duckdb", bin=runner_bin)
     warehouse.deploy()
     return warehouse
+
+
+@pytest.fixture(scope="session")
+def planned_obedient(tmp_path_factory: pytest.TempPathFactory, runner_bin: Path) -> Warehouse:
+    """Planned once a worker; tests get a copy."""
+    return plan_obedient(tmp_path_factory.mktemp("obedient"), runner_bin)
 
 
 @pytest.fixture

@@ -70,7 +70,14 @@ class Warehouse:
     def environ(self) -> dict[str, str]:
         return {**os.environ, "TEST_DATABASE": str(self.database), **self.env}
 
-    def deploy(self, environment: str = "prod", *, gateway: str = "", others: Sequence[Path] = ()) -> None:
+    def deploy(
+        self,
+        environment: str = "prod",
+        *,
+        gateway: str = "",
+        others: Sequence[Path] = (),
+        timeout: float = 120,
+    ) -> None:
         """Plan into an environment, leave all the work to the next run, and write the manifest."""
         projects = os.pathsep.join(map(str, [self.path, *others]))
         done = subprocess.run(
@@ -78,7 +85,7 @@ class Warehouse:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

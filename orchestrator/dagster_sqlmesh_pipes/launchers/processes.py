@@ -115,9 +115,9 @@ class _SubprocessRunner(Runner):
 
     def output(self) -> Iterator[bytes]:
         assert self._process.stdout is not None  # noqa: S101 - narrows the type
-        descriptor = self._process.stdout.fileno()
-        while chunk := os.read(descriptor, _CHUNK):
-            yield chunk
+        with self._process.stdout as stream:
+            while chunk := os.read(stream.fileno(), _CHUNK):
+                yield chunk
 
     def exit_code(self) -> int | None:
         return self._process.poll()
