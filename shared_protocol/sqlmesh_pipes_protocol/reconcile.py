@@ -35,7 +35,7 @@ class ReconcileReport:
     """Protocol version of the writer."""
     environment: str
     since: Timestamp
-    """The moment, or the time of the run's first event."""
+    """The moment, or the time at which the run began."""
     run_id: str | None
     """The run; None where only a moment was given."""
     models: tuple[ModelReconciled, ...]

@@ -27,7 +27,8 @@ class RunTold:
 
     Attributes:
         run_id: the run.
-        began_at: the time of its first event, by the runner's clock; None before it.
+        began_at: when it began, by the runner's clock; where that is not told, the time of its first event, which may be one of waiting
+            for another run. None before it.
         started: None where the run broke off before.
         due: what the run set out to fill, by FQN.
         is_due_known: whether that is all: no event is missing that would have told more.
@@ -49,7 +50,7 @@ class RunTold:
         self.began_at = self.began_at or envelope.at
         match envelope.event:
             case RunStarted() as event:
-                self.started = event
+                self.started, self.began_at = event, envelope.at
             case EvaluationStarted() as event:
                 self.is_due_known = True
                 for batches in event.batches:
