@@ -100,7 +100,9 @@ def test_where_the_state_cannot_be_asked_the_next_run_asks_it(make_warehouse, tm
 
     assert set(first.materialized) == {"staging/first"}
     assert "what it had not reported is unknown. " in first.failure
-    assert " What SQLMesh has done since could not be asked of its state, and the next attempt " in first.failure
+    assert (
+        " What SQLMesh has done since could not be asked of its state, and the next attempt " in first.failure
+    )
     assert "away" in first.failure
     assert second.success, second.failure
     assert in_dagster(first, second) == in_state(warehouse)
