@@ -235,6 +235,10 @@ def read_manifest(content: bytes) -> Manifest:
         return shapes.read(Manifest, value)
 
 
+_MAX_FREEZES = 8
+_freezes = 0
+
+
 @contextlib.contextmanager
 def collector_paused(*, for_life: bool = False) -> Iterator[None]:
     """No garbage collection meanwhile: for making many objects that stay, which the collector would walk again and again.
@@ -243,13 +247,16 @@ def collector_paused(*, for_life: bool = False) -> Iterator[None]:
 
     Args:
         for_life: what is alive at the end stays for the process's life, as a code location's definitions do, and the collector leaves
-            it alone from then on (`gc.freeze`). References are counted as ever; only cycles among these objects are not found.
+            it alone from then on (`gc.freeze`). References are counted as ever; only cycles among these objects are not found, and what
+            else is garbage at that time is kept: so this is done for the first few definitions of a process, and for no more.
     """
+    global _freezes
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
-        if for_life and was_enabled:
+        if for_life and was_enabled and _freezes < _MAX_FREEZES:
+            _freezes += 1
             gc.freeze()
     finally:
         if was_enabled:

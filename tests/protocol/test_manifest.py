@@ -386,10 +386,26 @@ def test_an_error_names_the_command_for_the_project_and_the_gateway_that_were_as
     )
 
 
+def test_a_process_that_loads_definitions_again_and_again_collects_its_garbage(monkeypatch):
+    monkeypatch.setattr("sqlmesh_pipes_protocol.manifest._freezes", 0)
+    try:
+        frozen = []
+        for _ in range(20):
+            with collector_paused(for_life=True):
+                kept = [[] for _ in range(100)]
+            frozen.append(gc.get_freeze_count())
+        assert len(kept) == 100
+        assert frozen[0] > 0
+        assert frozen[10:] == frozen[10:11] * 10
+    finally:
+        gc.unfreeze()
+
+
 @pytest.mark.parametrize("for_life", [False, True])
 @pytest.mark.parametrize("was_enabled", [False, True])
-def test_the_collector_rests_meanwhile_and_is_afterwards_as_it_was(was_enabled, for_life):
+def test_the_collector_rests_meanwhile_and_is_afterwards_as_it_was(was_enabled, for_life, monkeypatch):
     before = gc.isenabled()
+    monkeypatch.setattr("sqlmesh_pipes_protocol.manifest._freezes", 0)
     try:
         (gc.enable if was_enabled else gc.disable)()
         frozen = gc.get_freeze_count()
