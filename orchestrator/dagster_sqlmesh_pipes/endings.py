@@ -11,6 +11,9 @@ import dagster as dg
 from dagster_sqlmesh_pipes.launchers import Verdict
 from sqlmesh_pipes_protocol.events import ErrorInfo, RunFinished
 
+_MAX_LAST_WORDS = 8_000
+"""Characters."""
+
 
 def of_models(failures: Mapping[str, ErrorInfo], finished: RunFinished) -> dg.Failure:
     """Each failed model with its cause, and what broke the run off."""
@@ -97,7 +100,7 @@ def of_a_death(
         parts.append(verdict.cause)
     parts += [*([recovery] if recovery is not None else []), *remarks]
     if last_words:
-        parts.append(f"It last wrote:\n{last_words}")
+        parts.append(f"It last wrote:\n{last_words[-_MAX_LAST_WORDS:]}")
     # A process that is killed may fare better next time; one that exits by itself says the same again.
     is_transient = verdict.transient if verdict is not None else code is not None and code < 0
     return dg.Failure(

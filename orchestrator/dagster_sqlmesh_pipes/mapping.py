@@ -92,6 +92,7 @@ class ResultMapper:
         """By model and identity, the latest evaluation of each interval."""
         self._told: dict[str, dict[str, bool]] = {}
         """Models whose results are out, and what their audits' results say."""
+        self._materialized_now: set[str] = set()
         self._tell_all = tell_all
         self._skips_pass = skips_pass
         self._partitions = partitions
@@ -178,6 +179,7 @@ class ResultMapper:
         message: str,
         version: dg.DataVersion | None = None,
     ) -> Iterator[Result]:
+        self._materialized_now.add(fqn)
         missing = yield from self._other_partitions(key, intervals, metadata)
         extra = {"partitions_not_filled": _listed(missing)} if missing else None
         checks = [
@@ -412,7 +414,12 @@ class ResultMapper:
         """What was told of a model and is not so: the run was restarted since, or an audit's event was lost."""
         if outcome.status == "failed":
             self.failures.setdefault(outcome.model, outcome.error or _unknown_error())
-        elif outcome.status == "executed" and self.failures.pop(outcome.model, None) is not None:
+        elif (
+            outcome.status == "executed"
+            and self.failures.pop(outcome.model, None) is not None
+            and outcome.model not in self._materialized_now
+        ):
+            self._materialized_now.add(outcome.model)
             yield dg.MaterializeResult(
                 asset_key=self._index.keys[outcome.model],
                 metadata={"sqlmesh_model": outcome.model, "intervals": _intervals(outcome.intervals)},

@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from dagster_sqlmesh_pipes.compat import parent_runs, read_by_other_steps
+from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launchers import Launcher, RunnerCall, SubprocessLauncher, answer
 from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
@@ -167,12 +168,16 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             start, end = partitions.range
             config = config.model_copy(update={"start": start, "end": end})
         limited = config.start or config.end or config.execution_time
+        try:
+            arguments = self._arguments(config)
+        except LaunchError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
         whole = str(len(models)) == context.op_def.tags.get(MODEL_COUNT_TAG)
         session = Session(
             context,
             self.launcher,
             RunnerCall(
-                arguments=self._arguments(config),
+                arguments=arguments,
                 env={},
                 project_dir=Path(self.project_dirs[0]),
             ),
@@ -200,8 +205,12 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         yield from session.results()
 
     def due_arguments(self) -> list[str]:
-        """Of the ``sqlmesh-runner`` that says what is due in the environment."""
-        return ["due", self.environment, *self._project_arguments(), "--format", "json"]
+        """Of the ``sqlmesh-runner`` that says what is due in the environment.
+
+        Raises:
+            LaunchError: the environment's name cannot be one.
+        """
+        return [*self._command("due"), "--format", "json"]
 
     def _recorded_since(self, since: Timestamp) -> ReconcileReport:
         """What SQLMesh has recorded in the environment since a time.
@@ -210,7 +219,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             LaunchError: the runner cannot be started, or cannot say.
             ProtocolError: its answer cannot be read.
         """
-        arguments = ["reconcile", self.environment, *self._project_arguments(), "--since", since]
+        arguments = [*self._command("reconcile"), "--since", since]
         # A runner whose step worker died may still be ending.
         arguments += ["--wait-for-run", f"{_RUN_ENDS_SECONDS:g}", "--format", "json"]
         call = RunnerCall(arguments=arguments, env={}, project_dir=self.project.project_dir)
@@ -222,7 +231,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
             session.close()
 
     def _arguments(self, config: SQLMeshRunConfig) -> list[str]:
-        arguments = ["run", self.environment, *self._project_arguments()]
+        arguments = self._command("run")
         named = {"start": config.start, "end": config.end, "execution-time": config.execution_time}
         for name, value in named.items():
             if value is not None:
@@ -236,8 +245,12 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         arguments += ["--grace-period", f"{max(self.launcher.grace_period_seconds - 5, 1):g}"]
         return arguments
 
-    def _project_arguments(self) -> list[str]:
-        arguments: list[str] = []
+    def _command(self, name: str) -> list[str]:
+        if self.environment.startswith("-"):
+            raise LaunchError(
+                f"A SQLMesh environment cannot be called {self.environment!r}: the runner would take it for an option."
+            )
+        arguments = [name, self.environment]
         for directory in self.project_dirs:
             arguments += ["--project", directory]
         for name, value in {"gateway": self.gateway, "config": self.config}.items():

@@ -66,6 +66,9 @@ from sqlmesh_pipes_protocol.told import RunTold
 
 _POLL_SECONDS = 0.2
 """How long an interrupt may be held back."""
+_BURST = 200
+"""Items that are taken in at once, where so many wait: holding interrupts back has a price."""
+_MAX_ODDITIES = 20
 _STOPPED = "The run was stopped before SQLMesh said anything of the model."
 _DRAIN_SECONDS = 5.0
 """How long output may stay open after the runner's process has ended: a child of it may hold it."""
@@ -135,6 +138,7 @@ class Session:
         self._recovery: str | None = None
         """What SQLMesh's state says of what the runner had not reported."""
         self._remarks: list[str] = []
+        self._oddities = 0
 
     def results(self) -> Iterator[Result]:
         """Run, and yield each model's results as soon as its outcome is known.
@@ -333,6 +337,9 @@ class Session:
             with uninterrupted():
                 try:
                     self._pending.extend(self._results(self._handler.items.get(timeout=_POLL_SECONDS)))
+                    self._gone_at = None  # it may have ended long ago: what it wrote is still coming
+                    for _ in range(_BURST):
+                        self._pending.extend(self._results(self._handler.items.get(timeout=0)))
                 except queue.Empty:
                     self._listen(runner)
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as caught:
@@ -439,7 +446,7 @@ class Session:
 
     def _receive(self, value: object) -> Envelope | None:
         if not isinstance(value, dict):
-            self._context.log.warning(f"The runner reported something that is no event: {value!r}"[:500])
+            self._odd(f"The runner reported something that is no event: {value!r}"[:500])
             return None
         try:
             return self._events.receive(value)
@@ -447,11 +454,21 @@ class Session:
             self._broken = error
         except (DecodeError, EventTooLargeError) as error:
             # The run's last event has a digest: what this one said is not lost.
-            self._context.log.warning(f"An event of the runner could not be read: {error}")
+            self._odd(f"An event of the runner could not be read: {error}")
         return None
+
+    def _odd(self, sentence: str) -> None:
+        """Say what was no event. The first times: each costs a line of the event log."""
+        self._oddities += 1
+        if self._oddities <= _MAX_ODDITIES:
+            self._context.log.warning(sentence)
 
     def _conclude(self, runner: Runner) -> None:
         """Say what was odd, and raise if the run was no success. Everything SQLMesh reported has been yielded."""
+        if self._oddities > _MAX_ODDITIES:
+            self._context.log.warning(
+                f"{self._oddities} times the runner reported what is no event, or cannot be read; {_MAX_ODDITIES} are told."
+            )
         if self._mapper.corrections:
             record(self._context, self._mapper.corrections)
         if self._mapper.unknown:

@@ -10,6 +10,10 @@ WORRYING_SECONDS = 30.0
 """A silence that is worth a word: six heartbeats."""
 
 
+ASLEEP_SECONDS = 5.0
+"""Who listens asks several times a second: where it did not for so long, it was stopped itself, or busy."""
+
+
 class Silence(Enum):
     NONE = "none"
     WORRYING = "worrying"
@@ -33,6 +37,7 @@ class Listener:
         self._worrying = min(WORRYING_SECONDS, (deadly_seconds or 2 * WORRYING_SECONDS) / 2)
         self._clock = clock
         self._heard_at: float | None = None
+        self._asked_at = clock()
         self._is_worried = False
 
     @property
@@ -42,7 +47,7 @@ class Listener:
 
     def heard(self) -> Silence:
         """Something came."""
-        self._heard_at = self._clock()
+        self._heard_at = self._asked_at = self._clock()
         self._is_worried, was_worried = False, self._is_worried
         return Silence.OVER if was_worried else Silence.NONE
 
@@ -53,8 +58,12 @@ class Listener:
 
     def silent(self) -> Silence:
         """Nothing came for now."""
+        now = self._clock()
+        asleep, self._asked_at = now - self._asked_at, now
         if self._heard_at is None:
             return Silence.NONE
+        if asleep > ASLEEP_SECONDS:  # it was Dagster that did not listen
+            self._heard_at += asleep
         if self._deadly is not None and self.seconds >= self._deadly:
             return Silence.DEADLY
         if self.seconds >= self._worrying and not self._is_worried:

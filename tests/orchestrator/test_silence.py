@@ -19,7 +19,11 @@ def clock() -> Clock:
 
 
 def after(clock: Clock, listener: Listener, seconds: float) -> Silence:
-    clock.now += seconds
+    """What is said when so much time has gone by, in which somebody listened; nothing is said before."""
+    for _ in range(int(seconds) - 1):
+        clock.now += 1
+        assert listener.silent() is Silence.NONE
+    clock.now += 1
     return listener.silent()
 
 
@@ -33,23 +37,31 @@ def test_a_silence_is_told_once_and_then_the_end(clock, deadly, worrying):
     assert listener.heard() is Silence.NONE
     assert after(clock, listener, worrying - 1) is Silence.NONE
     assert after(clock, listener, 1) is Silence.WORRYING
-    assert after(clock, listener, 1) is Silence.NONE
-    assert after(clock, listener, 10_000) is (Silence.DEADLY if deadly else Silence.NONE)
+    rest = (deadly or 10_000) - worrying
+    assert after(clock, listener, rest) is (Silence.DEADLY if deadly else Silence.NONE)
 
 
 def test_being_heard_again_is_told_once(clock):
     listener = Listener(300, clock=clock)
     listener.heard()
-    after(clock, listener, 40)
+    after(clock, listener, 30)
     assert [listener.heard(), listener.heard()] == [Silence.OVER, Silence.NONE]
-    assert after(clock, listener, 40) is Silence.WORRYING
+    assert after(clock, listener, 30) is Silence.WORRYING
+
+
+def test_who_did_not_listen_has_not_heard_a_silence(clock):
+    listener = Listener(60, clock=clock)
+    listener.heard()
+    clock.now += 10_000  # stopped, as by SIGSTOP
+    assert listener.silent() is Silence.NONE
+    assert after(clock, listener, 30) is Silence.WORRYING
 
 
 def test_what_cannot_be_heard_is_not_silent(clock):
     listener = Listener(60, clock=clock)
     listener.heard()
     for _ in range(10):
-        clock.now += 20
+        assert after(clock, listener, 20) is Silence.NONE
         listener.excuse()
-        assert listener.silent() is Silence.NONE
-    assert after(clock, listener, 60) is Silence.DEADLY
+    assert after(clock, listener, 30) is Silence.WORRYING
+    assert after(clock, listener, 30) is Silence.DEADLY

@@ -50,10 +50,6 @@ from sqlmesh_pipes_protocol import (
 from sqlmesh_pipes_protocol.codec import Envelope
 from sqlmesh_pipes_protocol.events import (
     Event,
-    ModelExecuted,
-    ModelFailed,
-    ModelSkipped,
-    RunFinished,
     UnknownEvent,
 )
 from sqlmesh_pipes_protocol.manifest import dump_manifest, read_manifest
@@ -238,7 +234,7 @@ def check_results(events: Iterable[Event | UnknownEvent], *, partitioned: bool, 
     materialized: list[dg.AssetKey] = []
     filled: list[tuple[dg.AssetKey, str | None]] = []
     checks: list[tuple[dg.AssetKey | None, str | None]] = []
-    for event in orderly(events):
+    for event in events:
         for result in followed.results(event):
             assert result.asset_key in selected
             assert result.asset_key is not None
@@ -271,19 +267,6 @@ def results(data: bytes) -> None:
     check_results(
         [envelope.event for envelope in envelopes], partitioned=bool(choice & 1), tell_all=bool(choice & 2)
     )
-
-
-def orderly(events: Iterable[Event | UnknownEvent]) -> Iterator[Event | UnknownEvent]:
-    """The events without a model's second terminal event, and without what comes after the run's: a runner has one of each."""
-    ended: set[str] = set()
-    for event in events:
-        if isinstance(event, (ModelExecuted, ModelFailed, ModelSkipped)):
-            if event.model in ended:
-                continue
-            ended.add(event.model)
-        yield event
-        if isinstance(event, RunFinished):
-            return
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
