@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -245,6 +246,16 @@ class EnvContextInjector(dg.PipesContextInjector):
 
     def no_messages_debug_text(self) -> str:
         return "Attempted to inject the context through environment variables."
+
+
+class PrivateFileContextInjector(dg.PipesTempFileContextInjector):
+    """The context in a temporary file that its owner alone may read, in a folder of its own."""
+
+    @contextmanager
+    def inject_context(self, context: PipesContextData) -> Iterator[PipesParams]:
+        with super().inject_context(context) as params:
+            Path(params[PipesDefaultContextLoader.FILE_PATH_KEY]).chmod(0o600)
+            yield params
 
 
 def parse_message(line: bytes) -> PipesMessage | None:

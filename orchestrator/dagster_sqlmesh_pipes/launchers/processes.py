@@ -24,6 +24,7 @@ from dagster_sqlmesh_pipes.launchers.launcher import (
     Verdict,
     forward,
 )
+from dagster_sqlmesh_pipes.pipes import PrivateFileContextInjector
 
 _CHUNK = 64 * 1024
 _PIPE_BYTES = 1024 * 1024
@@ -69,7 +70,7 @@ class SubprocessLauncher(Launcher):
 
     def context_injector(self) -> dg.PipesContextInjector:
         # A file, not a variable: Linux allows 128 KB for one variable, and a selection may be larger.
-        return dg.PipesTempFileContextInjector()
+        return PrivateFileContextInjector()
 
 
 class _SubprocessRunner(Runner):
