@@ -233,8 +233,7 @@ class Session:
             tell=lambda sentence: self._handler.items.put(Notice(sentence)),
         )
         try:
-            with uninterrupted():  # no runner without somebody who knows of it
-                self._runner = runner = self._found(call) or self._launched(call)
+            runner = self._found(call) or self._launched(call)
         except LaunchError as error:
             raise dg.Failure(str(error), allow_retries=error.transient) from error
         threading.Thread(target=self._pump, args=(runner,), name="runner-output", daemon=True).start()
@@ -260,22 +259,20 @@ class Session:
         unfinished = unfinished_runner(self._context)
         if unfinished is None:
             return None
-        handle = unfinished.handle
         if self._launcher.outlives_dagster:
-            runner = self._launcher.find(replace(call, name=handle.name))
-            if (
-                runner is not None
-                and unfinished.is_same_work
-                and isinstance(self._reader, RunnerOutputReader)
-            ):
-                return self._adopted(runner, unfinished)
+            with uninterrupted():  # no runner without somebody who knows of it
+                runner = self._launcher.find(replace(call, name=unfinished.handle.name))
+                is_ours = unfinished.is_same_work and isinstance(self._reader, RunnerOutputReader)
+                if runner is not None and is_ours:
+                    self._adopt(runner, unfinished)
+                    return runner
             if runner is not None:
                 self._given_up(runner)
         self._recover_earlier(unfinished)
         return None
 
-    def _adopted(self, runner: Runner, unfinished: Unfinished) -> Runner:
-        handle = unfinished.handle
+    def _adopt(self, runner: Runner, unfinished: Unfinished) -> None:
+        self._runner, handle = runner, unfinished.handle
         self._handle, self._recorded = handle, unfinished.recorded
         self._events, self._told = EventStream(handle.run_id), RunTold(handle.run_id)
         self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
@@ -284,7 +281,6 @@ class Session:
             replace(handle, stage="found"),
             f"Found the runner of an earlier attempt: {runner.describe()}. Its results follow.",
         )
-        return runner
 
     def _given_up(self, runner: Runner) -> None:
         """End a runner whose messages nobody reads any more: two at once would make rows twice."""
@@ -302,14 +298,14 @@ class Session:
         report = self._asked(moment(int(handle.began_at * 1000)))
         if report is None:
             return
-        if unfinished.is_same_work:
-            self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
+        self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
         found = 0
         for model in recovered(report, RunTold(handle.run_id)):
             results = self._mapper.recovered_of_earlier_run(model, is_same_work=unfinished.is_same_work)
             news = [each for one in results for each in unrecorded(self._context, one, unfinished.recorded)]
             record(self._context, news)
             found += any(isinstance(each, dg.AssetMaterialization) for each in news)
+        self._mapper.began_at(datetime.now(timezone.utc))
         record_end(
             self._context,
             handle,
@@ -318,12 +314,18 @@ class Session:
         )
 
     def _launched(self, call: RunnerCall) -> Runner:
-        message = f"Starts a runner: {self._handle.name}."
-        if self._launcher.outlives_dagster:  # written down before it is there, or it might not be found
-            record_handle(self._context, self._handle, message)
-            return self._launcher.launch(call)
-        runner = self._launcher.launch(call)
-        record_handle(self._context, self._handle, message)  # while it starts
+        name = self._handle.name
+        with uninterrupted():  # no runner without somebody who knows of it
+            if self._launcher.outlives_dagster:  # written down before it is there, or it might not be found
+                record_handle(self._context, self._handle, f"Starts a runner: {name}.")
+            try:
+                self._runner = runner = self._launcher.launch(call)
+            except LaunchError:
+                if self._launcher.outlives_dagster:
+                    record_end(self._context, self._handle, f"The runner {name} was not started.")
+                raise
+            if not self._launcher.outlives_dagster:
+                record_handle(self._context, self._handle, f"Starts a runner: {name}.")  # meanwhile
         return runner
 
     def _step(self, runner: Runner) -> bool:
