@@ -212,7 +212,9 @@ def test_a_run_whose_reader_closes_ends_with_its_own_status(slow, gate, status):
     process = slow.start(
         "run", "prod", "--events", "-", *selection, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    while json.loads(process.stdout.readline())["kind"] != "run_started":  # on a busy machine heartbeats come before it
+    while (
+        json.loads(process.stdout.readline())["kind"] != "run_started"
+    ):  # on a busy machine heartbeats come before it
         pass
     process.stdout.close()
     said = process.stderr.read().decode()
