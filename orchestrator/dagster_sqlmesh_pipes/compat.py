@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
 from sqlmesh_pipes_protocol.codec import moment_of
+from sqlmesh_pipes_protocol.spans import Span
 
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
@@ -154,19 +155,20 @@ def parent_runs(context: dg.AssetExecutionContext) -> list[str]:
     return ids
 
 
-Stage = Literal["starts", "found", "over"]
+Stage = Literal["starts", "runs", "found", "over"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handle:
-    """What the event log knows of a runner that a step started, so that another attempt at the step finds it.
+    """What the event log knows of a runner that a step started, so that another attempt at the step finds it, or what it did.
 
     Attributes:
         name: of the container or pod.
         run_id: that its events carry.
         dagster_run_id: the Dagster run that started it.
-        began_at: when, in seconds since the epoch.
-        stage: it is about to start, was found by another attempt, or was seen to its end.
+        began_at: when, in seconds since the epoch; once it runs, by its own clock.
+        stage: it is about to start, has said what it sets out to do, was found by another attempt, or was seen to its end.
+        due: what it sets out to fill, by FQN: pairs of milliseconds since the epoch. None before it has said so.
     """
 
     name: str
@@ -174,9 +176,11 @@ class Handle:
     dagster_run_id: str
     began_at: float
     stage: Stage = "starts"
+    due: Mapping[str, Sequence[Span]] | None = None
 
 
 _HANDLE_KEY = "sqlmesh_runner"
+_HANDLE_FIELDS = tuple(field.name for field in fields(Handle))
 
 
 def record_handle(
@@ -224,8 +228,8 @@ class Unfinished:
     """A runner that an earlier attempt left before its end.
 
     Attributes:
-        handle: the latest that is known of it.
-        recorded: what the event log has had from it.
+        handle: what is known of it.
+        recorded: what the event log has had of the step since it began.
         is_same_work: whether that was an attempt at this very step, in this run or in one that this run goes on with.
     """
 
@@ -234,52 +238,82 @@ class Unfinished:
     is_same_work: bool
 
 
-def unfinished_runner(context: dg.AssetExecutionContext) -> Unfinished | None:
-    """The runner that an earlier attempt at the step left before its end.
+_FAILED_RUNS = 20
 
-    An attempt is one of this run, of those that it goes on with, or of the job's last run that failed or was canceled: nobody may
-    have gone on with that.
+
+def unfinished_runners(context: dg.AssetExecutionContext) -> list[Unfinished]:
+    """The runners that earlier attempts at the step left before their ends, the latest first.
+
+    Attempts are those of this run, of the runs that it goes on with, and of the job's last run that failed or was canceled and got as far
+    as this step: nobody may have gone on with that.
     """
     step_key = context.get_step_execution_context().step.key
     same_work = [context.run_id, *parent_runs(context)]
     handles = [found for run_id in same_work for found in _handles(context, run_id, step_key)]
     if not handles:
-        earlier = dg.RunsFilter(
+        failed = dg.RunsFilter(
             job_name=context.run.job_name,
             statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
         )
-        for run in context.instance.get_runs(earlier, limit=1):
+        for run in context.instance.get_runs(failed, limit=_FAILED_RUNS):
             handles = list(_handles(context, run.run_id, step_key))
-    if not handles or handles[0].stage == "over":
-        return None
-    name = handles[0].name
-    of_it = [handle for handle in handles if handle.name == name]
+            if handles:
+                break
+    latest: dict[str, Handle] = {}
+    for handle in handles:
+        known = latest.setdefault(handle.name, handle)
+        if known.due is None and handle.due is not None:  # what it ran for was said before it was found
+            latest[handle.name] = replace(known, due=handle.due, began_at=handle.began_at)
+    unfinished = [handle for handle in latest.values() if handle.stage != "over"]
+    return [
+        Unfinished(
+            handle=handle,
+            recorded=recorded_since(
+                context,
+                dict.fromkeys((*same_work, *(one.dagster_run_id for one in handles))),
+                min(one.began_at for one in handles if one.name == handle.name),
+            ),
+            is_same_work=handle.dagster_run_id in same_work,
+        )
+        for handle in unfinished
+    ]
+
+
+def recorded_since(context: dg.AssetExecutionContext, run_ids: Iterable[str], since: float) -> Recorded:
+    """What the event logs of runs have of the step since a time, in seconds since the epoch."""
+    step_key = context.get_step_execution_context().step.key
     recorded: Recorded = set()
-    # It was started in one run, and may have been read on in others.
-    for run_id in dict.fromkeys((*same_work, *(handle.dagster_run_id for handle in of_it))):
+    for run_id in run_ids:
         for record in context.instance.get_records_for_run(run_id, of_type=_RECORDED).records:
             event = record.event_log_entry.dagster_event
-            if (
-                event is not None
-                and event.step_key == step_key
-                and record.event_log_entry.timestamp >= of_it[-1].began_at
-            ):
+            if event is not None and event.step_key == step_key and record.event_log_entry.timestamp >= since:
                 recorded |= _written(event)
-    return Unfinished(
-        handle=handles[0], recorded=recorded, is_same_work=handles[0].dagster_run_id in same_work
-    )
+    return recorded
 
 
 def _handles(context: dg.AssetExecutionContext, run_id: str, step_key: str) -> Iterator[Handle]:
-    """What a run's event log knows of a step's runners, the latest first."""
-    engine_events = context.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    for record in reversed(engine_events.records):
+    """What a run's event log knows of a step's runners, the latest first. Nothing, where the step has succeeded since."""
+    kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.STEP_SUCCESS}
+    for record in reversed(context.instance.get_records_for_run(run_id, of_type=kinds).records):
         event = record.event_log_entry.dagster_event
         if event is None or event.step_key != step_key:
             continue
+        if event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            return
         value = event.engine_event_data.metadata.get(_HANDLE_KEY)
         if isinstance(value, dg.JsonMetadataValue) and isinstance(value.data, Mapping):
-            yield Handle(**value.data)
+            # Of a later release it may have more.
+            yield Handle(**{name: value.data[name] for name in _HANDLE_FIELDS if name in value.data})
+
+
+def later_materializations(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, since: float
+) -> list[dg.AssetMaterialization]:
+    """Those of an asset that the event log has since a time, in seconds since the epoch; of any run."""
+    records = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, after_timestamp=since), limit=_FAILED_RUNS
+    ).records
+    return [record.asset_materialization for record in records if record.asset_materialization is not None]
 
 
 def _written(event: dg.DagsterEvent) -> Recorded:
@@ -325,19 +359,22 @@ def _unrecorded_materialization(
     yield dg.MaterializeResult(asset_key=key, metadata=NO_EVENT, check_results=checks)
 
 
-def record_missing(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:
+def record_missing(
+    context: dg.AssetExecutionContext, results: Iterable[Recordable], since: float, recorded: Recorded
+) -> None:
     """Write results to the event log of a step that takes no more of them, but for those that it already has.
 
     Once Dagster has been interrupted outside of the asset function it never asks the function for another result, and the one
     that it was just given may be recorded in part.
+
+    Args:
+        context: of the step.
+        results: what it may not have.
+        since: when this attempt began, in seconds since the epoch; what an earlier one recorded is another result.
+        recorded: what it has had of the same runner before.
     """
-    step = context.get_step_execution_context()
-    recorded: Recorded = set()
-    for entry in context.instance.get_records_for_run(context.run_id, of_type=_RECORDED).records:
-        event = entry.event_log_entry.dagster_event
-        if event is not None and event.step_key == step.step.key:
-            recorded |= _written(event)
-    _write(step, results, recorded)
+    has = recorded_since(context, [context.run_id], since) | recorded
+    _write(context.get_step_execution_context(), results, has)
 
 
 def record(context: dg.AssetExecutionContext, results: Iterable[Recordable]) -> None:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
@@ -16,18 +18,30 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: held.append((number, frame)))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    with _blocked():
+        before = {
+            number: signal.signal(number, lambda number, frame: held.append((number, frame)))
+            for number in _SIGNALS
+        }
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with _blocked():
+            for number, handler in before.items():
+                signal.signal(number, handler)
         for held_number, frame in held[:1]:
             held_handler = before[signal.Signals(held_number)]
             if callable(held_handler):
                 held_handler(held_number, frame)
             elif held_handler is signal.SIG_DFL:
                 signal.raise_signal(held_number)
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    """No signal comes while handlers are exchanged, or one of them would stay."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -10,6 +10,7 @@ An audit that did not run in this run has no result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -38,8 +39,10 @@ from sqlmesh_pipes_protocol.events import (
     ModelStarted,
     RunFinished,
     RunStarted,
+    Timestamp,
     UnknownEvent,
 )
+from sqlmesh_pipes_protocol.spans import Span, epoch_ms
 
 Result = dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.AssetMaterialization
 """What Dagster is told. A plain materialization is of one partition, and goes to the event log directly."""
@@ -105,6 +108,10 @@ class ResultMapper:
         """Results that contradict one that is out: Dagster takes no second one from the step, its event log does."""
         self.unknown: dict[str, None] = {}
         """What ran and has no spec: models by FQN, audits as ``model: audit``, in order."""
+
+    def key_of(self, fqn: str) -> dg.AssetKey | None:
+        """A model's asset, whether it is selected or not."""
+        return self._index.keys.get(fqn)
 
     def began_at(self, moment: datetime) -> None:
         """The run began earlier than now, and brings models up to that moment."""
@@ -223,14 +230,15 @@ class ResultMapper:
         else:
             yield from self._skipped(ModelSkipped(model=model.model, reason="interrupted", detail=why))
 
-    def untold(self, why: str) -> Iterator[Result]:
+    def untold(self, why: str, unknown: Collection[str] = ()) -> Iterator[Result]:
         """Selected models of which nothing was told, and nothing will be: they were interrupted.
 
         Args:
             why: as a sentence.
+            unknown: models that are left out.
         """
         for fqn, key in self._index.keys.items():
-            if key in self._keys and fqn not in self._told:
+            if key in self._keys and fqn not in self._told and fqn not in unknown:
                 yield from self._skipped(ModelSkipped(model=fqn, reason="interrupted", detail=why))
 
     def recovered_of_earlier_run(
@@ -242,16 +250,14 @@ class ResultMapper:
             model: what is known of it.
             is_same_work: whether this run goes on with the earlier one; the model is then not told as skipped.
         """
-        key = self._index.keys.get(model.model)
-        if key is None or key not in self._keys or not model.intervals:
-            return
+        key = self._index.keys[model.model]
         metadata = _recorded_metadata(model)
         if self._partitions is None:
             yield dg.AssetMaterialization(key, metadata=metadata)
         else:
             for partition in self._partitions.filled(model.intervals):
                 yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
-        if is_same_work:
+        if is_same_work and model.is_complete and key in self._keys:
             self._already_materialized.add(key)
             message = (
                 "SQLMesh has recorded the model as done. An earlier attempt's process died before it said so."
@@ -553,6 +559,18 @@ def _intervals(intervals: Iterable[Interval]) -> str:
     text = ", ".join(_AN_INTERVAL.format(*pair) for pair in listed[:_MAX_INTERVALS])
     more = len(listed) - _MAX_INTERVALS
     return f"{text} and {more} more" if more > 0 else text
+
+
+def spans_in(materialization: dg.AssetMaterialization) -> list[Span]:
+    """The intervals that a materialization of ours names; none of those that it only counts."""
+    value = materialization.metadata.get("intervals")
+    text = str(value.value) if value is not None else ""
+    found = re.findall(r"(\d{4}-\d\d-\d\d\S*) to (\d{4}-\d\d-\d\d[^,\s]*)", text)
+    return [(epoch_ms(_long(start)), epoch_ms(_long(end))) for start, end in found]
+
+
+def _long(time: str) -> Timestamp:
+    return Timestamp(time if "T" in time else f"{time}T00:00:00Z")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -219,7 +219,8 @@ class RunnerOutputReader(dg.PipesMessageReader):
         elif line:
             # Escaped where the log's encoding cannot hold it: a foreign line must not end the reading.
             encoding = sys.stdout.encoding or "utf-8"
-            print(line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding))
+            with suppress(OSError, ValueError):  # of a log that is full, or closed
+                print(line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding))
 
 
 class EnvContextInjector(dg.PipesContextInjector):

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import dagster as dg
 from dagster_pipes import PipesMessage, PipesParams
 
-from dagster_sqlmesh_pipes.errors import LaunchError
-from dagster_sqlmesh_pipes.pipes import parse_message
+from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
+from dagster_sqlmesh_pipes.pipes import EndOfOutput, Items, parse_message
 from sqlmesh_pipes_protocol.framing import LineSplitter
 
 _STORES = {
@@ -39,7 +39,9 @@ _POLL_SECONDS = 0.02
 
 
 class Handler(Protocol):
-    """What readers hand messages to."""
+    """What readers hand messages to, and tell why they read no more."""
+
+    items: Items
 
     def handle_message(self, message: PipesMessage) -> None: ...
 
@@ -111,12 +113,22 @@ def _follow(path: Path, handler: Handler, is_over: threading.Event) -> None:
             chunk = file.read(_CHUNK)
             for line in lines.feed(chunk):
                 message = parse_message(line)
-                if message is not None:
-                    handler.handle_message(message)
+                if message is not None and not _is_taken(handler, message):
+                    return
             if not chunk:
                 if was_over:
                     return
                 time.sleep(_POLL_SECONDS)
+
+
+def _is_taken(handler: Handler, message: PipesMessage) -> bool:
+    """Whether the handler takes a message. It takes none where too much waits already: then it is told so, and reading ends."""
+    try:
+        handler.handle_message(message)
+    except SQLMeshPipesError as error:
+        handler.items.put(EndOfOutput(error))
+        return False
+    return True
 
 
 @contextmanager

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlmesh_pipes_protocol.events import Interval
-from sqlmesh_pipes_protocol.reconcile import ReconcileReport
+from sqlmesh_pipes_protocol.reconcile import ModelReconciled, ReconcileReport
 from sqlmesh_pipes_protocol.spans import merged, span_of, within, without
 from sqlmesh_pipes_protocol.told import RunTold
+
+
+def _done_since(model: ModelReconciled) -> tuple[Interval, ...]:
+    """What is recorded, and was not there when the run began: of what was due, also what has been compacted since."""
+    return model.recorded if model.looks_back else (*model.recorded, *model.uncertain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +42,11 @@ def recovered(report: ReconcileReport, told: RunTold) -> Iterator[Recovered]:
         report: what SQLMesh has recorded since the run began.
         told: what the run's events say.
     """
-    recorded = {model.model: list(map(span_of, model.recorded)) for model in report.models}
+    recorded = {model.model: list(map(span_of, _done_since(model))) for model in report.models}
     if not told.is_due_known:
-        for fqn, spans in recorded.items():
-            if spans and fqn not in told.ended:
-                yield Recovered(model=fqn, intervals=merged(spans), is_complete=True, has_begun=True)
+        for model in report.models:
+            if model.recorded and model.model not in told.ended:
+                yield Recovered(model=model.model, intervals=model.recorded, is_complete=True, has_begun=True)
         return
     for fqn, due in told.due.items():
         if not due or fqn in told.ended:

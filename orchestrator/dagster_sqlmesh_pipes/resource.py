@@ -26,8 +26,9 @@ from sqlmesh_pipes_protocol.reconcile import ReconcileReport, read_reconcile_rep
 from sqlmesh_pipes_protocol.request import RunRequest
 
 _RUN_ENDS_SECONDS = 120.0
-_RECONCILE_SECONDS = _RUN_ENDS_SECONDS + 60.0
-"""How long the state may take to say what was recorded."""
+"""How long a runner may go on whose step worker has died."""
+_ANSWER_SECONDS = 120.0
+"""How long the state may take to say what was recorded; a pod has to start for it."""
 
 
 class SQLMeshRunConfig(dg.Config):
@@ -221,9 +222,10 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         """
         arguments = [*self._command("reconcile"), "--since", since]
         # A runner whose step worker died may still be ending.
-        arguments += ["--wait-for-run", f"{_RUN_ENDS_SECONDS:g}", "--format", "json"]
+        wait = max(_RUN_ENDS_SECONDS, self.launcher.grace_period_seconds + 60)
+        arguments += ["--wait-for-run", f"{wait:g}", "--format", "json"]
         call = RunnerCall(arguments=arguments, env={}, project_dir=self.project.project_dir)
-        return read_reconcile_report(answer(self.launcher, call, _RECONCILE_SECONDS))
+        return read_reconcile_report(answer(self.launcher, call, wait + _ANSWER_SECONDS))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """End what still runs: Dagster does not resume an asset function that it interrupted between two results."""

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -19,6 +19,7 @@ import dagster as dg
 from dagster_pipes import PipesContextData, PipesParams
 
 from dagster_sqlmesh_pipes import endings, narration, readers
+from dagster_sqlmesh_pipes.aftermath import Aftermath
 from dagster_sqlmesh_pipes.compat import (
     Handle,
     Recorded,
@@ -28,7 +29,7 @@ from dagster_sqlmesh_pipes.compat import (
     record_end,
     record_handle,
     record_missing,
-    unfinished_runner,
+    unfinished_runners,
     unrecorded,
 )
 from dagster_sqlmesh_pipes.errors import LaunchError, SQLMeshPipesError
@@ -46,22 +47,18 @@ from dagster_sqlmesh_pipes.pipes import (
     RunnerOutputReader,
     context_data,
 )
-from dagster_sqlmesh_pipes.recovery import Recovered, recovered
 from dagster_sqlmesh_pipes.silence import Listener, Silence
 from sqlmesh_pipes_protocol.codec import Envelope
 from sqlmesh_pipes_protocol.errors import (
     DecodeError,
     EventTooLargeError,
-    ProtocolError,
     VersionMismatchError,
 )
-from sqlmesh_pipes_protocol.events import (
-    Timestamp,
-)
+from sqlmesh_pipes_protocol.events import EvaluationStarted, Timestamp
 from sqlmesh_pipes_protocol.framing import EventStream
 from sqlmesh_pipes_protocol.reconcile import ReconcileReport
 from sqlmesh_pipes_protocol.request import RunRequest
-from sqlmesh_pipes_protocol.spans import epoch_ms, moment
+from sqlmesh_pipes_protocol.spans import epoch_ms
 from sqlmesh_pipes_protocol.told import RunTold
 
 _POLL_SECONDS = 0.2
@@ -105,7 +102,6 @@ class Session:
         self._call = call
         self._request = request
         self._mapper = mapper
-        self._recorded_since = recorded_since
         self._reader = message_reader or RunnerOutputReader()
         self._injector = context_injector or launcher.context_injector()
         self._events = EventStream(request.run_id)
@@ -122,6 +118,9 @@ class Session:
         )
         self._recorded: Recorded = set()
         """What the event log has had from the runner by way of an earlier attempt."""
+        self._began_at = time.time()
+        self._is_read = False
+        """Somebody takes its output."""
         self._pending: deque[Result] = deque()
         """Results that Dagster may not have: the first one is being recorded."""
         self._interrupt: BaseException | None = None
@@ -135,9 +134,7 @@ class Session:
         self._broken: Exception | None = None
         self._silent_for: float | None = None
         """The runner was ended for that."""
-        self._recovery: str | None = None
-        """What SQLMesh's state says of what the runner had not reported."""
-        self._remarks: list[str] = []
+        self._aftermath = Aftermath(context, mapper, recorded_since)
         self._oddities = 0
 
     def results(self) -> Iterator[Result]:
@@ -152,6 +149,8 @@ class Session:
                 yield from self._deliver()
             self._take_the_rest(runner)
             yield from self._deliver()
+            if self._events.finished is not None and not self._is_stopped:
+                self._aftermath.ask_again()
             if self._interrupt is not None:
                 raise self._interrupt
         finally:
@@ -170,14 +169,16 @@ class Session:
         self._closed = True
         try:
             if self._runner is not None:
-                if not self._is_over(self._runner):
+                if not self._is_read:  # Dagster was interrupted before: its output is nobody's
+                    self._output_ended = True
+                if not self._is_over(self._runner) or not self._is_read:
                     self._is_stopped = True
                     self._ask_to_end(self._runner)
                 while self._step(self._runner):
                     pass
                 self._take_the_rest(self._runner)
             if self._pending:
-                record_missing(self._context, self._pending)
+                record_missing(self._context, self._pending, self._began_at, self._recorded)
             if self._runner is not None and self._is_to_be_forgotten(self._runner):
                 record_end(self._context, self._handle, f"The runner, {self._runner.describe()}, is over.")
         finally:
@@ -191,9 +192,9 @@ class Session:
 
     def _is_to_be_forgotten(self, runner: Runner) -> bool:
         """Whether no other attempt is to ask what became of it, and would unless that is written down."""
-        if self._is_lost(runner) or (self._needs_recovery(runner) and self._recovery is None):
+        if self._is_lost(runner) or (self._needs_recovery(runner) and self._aftermath.summary is None):
             return False
-        # One that ends with its process and has succeeded leaves a step that Dagster does not try again.
+        # That of a step which has succeeded is over, whatever becomes of the run.
         return self._launcher.outlives_dagster or not self._has_succeeded()
 
     def _has_succeeded(self) -> bool:
@@ -236,8 +237,12 @@ class Session:
             runner = self._found(call) or self._launched(call)
         except LaunchError as error:
             raise dg.Failure(str(error), allow_retries=error.transient) from error
-        threading.Thread(target=self._pump, args=(runner,), name="runner-output", daemon=True).start()
         return runner
+
+    def _follow(self, runner: Runner) -> None:
+        """From here on it is this session's: its output is taken, and it is ended with it. Interrupts are held back meanwhile."""
+        self._runner, self._is_read = runner, True
+        threading.Thread(target=self._pump, args=(runner,), name="runner-output", daemon=True).start()
 
     def _inject(self, data: PipesContextData) -> PipesParams:
         try:
@@ -256,29 +261,28 @@ class Session:
 
         Where there is none any more, what it has done is asked of SQLMesh's state.
         """
-        unfinished = unfinished_runner(self._context)
-        if unfinished is None:
-            return None
-        if self._launcher.outlives_dagster:
-            with uninterrupted():  # no runner without somebody who knows of it
-                runner = self._launcher.find(replace(call, name=unfinished.handle.name))
-                is_ours = unfinished.is_same_work and isinstance(self._reader, RunnerOutputReader)
-                if runner is not None and is_ours:
-                    self._adopt(runner, unfinished)
-                    return runner
-            if runner is not None:
-                self._given_up(runner)
-        self._recover_earlier(unfinished)
+        for unfinished in unfinished_runners(self._context):
+            if self._launcher.outlives_dagster:
+                with uninterrupted():  # no runner without somebody who knows of it
+                    self._runner = runner = self._launcher.find(replace(call, name=unfinished.handle.name))
+                    is_ours = unfinished.is_same_work and isinstance(self._reader, RunnerOutputReader)
+                    if runner is not None and is_ours:
+                        self._adopt(runner, unfinished)
+                        return runner
+                if runner is not None:
+                    self._given_up(runner)
+            self._aftermath.of_earlier(unfinished)
         return None
 
     def _adopt(self, runner: Runner, unfinished: Unfinished) -> None:
-        self._runner, handle = runner, unfinished.handle
+        handle = unfinished.handle
         self._handle, self._recorded = handle, unfinished.recorded
         self._events, self._told = EventStream(handle.run_id), RunTold(handle.run_id)
         self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
+        self._follow(runner)
         record_handle(
             self._context,
-            replace(handle, stage="found"),
+            replace(handle, stage="found", due=None),
             f"Found the runner of an earlier attempt: {runner.describe()}. Its results follow.",
         )
 
@@ -290,28 +294,8 @@ class Session:
             time.sleep(_POLL_SECONDS)
         runner.kill()
         runner.close(succeeded=False)
+        self._runner = None
         self._context.log.warning(f"Ended the runner of an earlier attempt, {runner.describe()}.")
-
-    def _recover_earlier(self, unfinished: Unfinished) -> None:
-        """Record what the runner of an earlier attempt has done, and the event log does not have."""
-        handle = unfinished.handle
-        report = self._asked(moment(int(handle.began_at * 1000)))
-        if report is None:
-            return
-        self._mapper.began_at(datetime.fromtimestamp(handle.began_at, timezone.utc))
-        found = 0
-        for model in recovered(report, RunTold(handle.run_id)):
-            results = self._mapper.recovered_of_earlier_run(model, is_same_work=unfinished.is_same_work)
-            news = [each for one in results for each in unrecorded(self._context, one, unfinished.recorded)]
-            record(self._context, news)
-            found += any(isinstance(each, dg.AssetMaterialization) for each in news)
-        self._mapper.began_at(datetime.now(timezone.utc))
-        record_end(
-            self._context,
-            handle,
-            f"The runner of an earlier attempt, {handle.name}, died with its process. SQLMesh's state has "
-            f"{endings.number(found, 'model')} that it had done and not reported.",
-        )
 
     def _launched(self, call: RunnerCall) -> Runner:
         name = self._handle.name
@@ -319,11 +303,14 @@ class Session:
             if self._launcher.outlives_dagster:  # written down before it is there, or it might not be found
                 record_handle(self._context, self._handle, f"Starts a runner: {name}.")
             try:
-                self._runner = runner = self._launcher.launch(call)
-            except LaunchError:
-                if self._launcher.outlives_dagster:
+                runner = self._launcher.launch(call)
+            except LaunchError as error:
+                if (
+                    self._launcher.outlives_dagster and not error.transient
+                ):  # else it may be there all the same
                     record_end(self._context, self._handle, f"The runner {name} was not started.")
                 raise
+            self._follow(runner)
             if not self._launcher.outlives_dagster:
                 record_handle(self._context, self._handle, f"Starts a runner: {name}.")  # meanwhile
         return runner
@@ -389,13 +376,19 @@ class Session:
     def _take_the_rest(self, runner: Runner) -> None:
         """Take in all that can still be known of a runner that writes no more. Does nothing the second time."""
         self._end(runner)
-        self._recover(runner)
+        if self._needs_recovery(runner) and not self._is_stopped:
+            # Where Dagster ends the run, there is no time: the next one asks.
+            self._pending.extend(self._aftermath.of_this(self._told, self._handle.began_at))
         if self._is_stopped:
-            self._pending.extend(self._mapper.untold(_STOPPED))
+            # But for those of which SQLMesh's state may know more: whoever asks it tells them.
+            unknown = self._told.due.keys() - self._told.ended if self._needs_recovery(runner) else ()
+            self._pending.extend(self._mapper.untold(_STOPPED, unknown))
 
     def _end(self, runner: Runner) -> None:
         """The runner has written all it will: let it exit by itself, and take in what a reader brings when it is closed."""
         deadline = time.monotonic() + _DRAIN_SECONDS
+        if self._kill_at is not None and math.isfinite(self._kill_at):
+            deadline = max(deadline, self._kill_at)
         while runner.exit_code() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         runner.kill()
@@ -412,7 +405,7 @@ class Session:
                 elif result.asset_key in self._selected:
                     yield result
                 else:
-                    record_missing(self._context, [result])
+                    record(self._context, [result])
             self._pending.popleft()
 
     def _pump(self, runner: Runner) -> None:
@@ -434,6 +427,8 @@ class Session:
                 envelope = self._receive(value)
                 if envelope is not None:
                     self._told.take(envelope)
+                    if isinstance(envelope.event, EvaluationStarted):
+                        self._note_what_is_due()
                     for level, line in narration.lines(envelope.event):
                         self._context.log.log(level, line)
                     yield from self._mapper.results(envelope.event)
@@ -445,6 +440,16 @@ class Session:
                 self._output_ended = True
                 if error is not None:
                     self._broken = SQLMeshPipesError(f"The runner's output could not be read: {error!r}")
+
+    def _note_what_is_due(self) -> None:
+        """Write down what the runner sets out to do, for whoever has to ask what became of it."""
+        due = {fqn: spans for fqn, spans in self._told.due.items() if spans}
+        if due and self._told.began_at is not None:
+            began_at = epoch_ms(self._told.began_at) / 1000
+            message = f"The runner {self._handle.name} evaluates {endings.number(len(due), 'model')}."
+            record_handle(
+                self._context, replace(self._handle, stage="runs", began_at=began_at, due=due), message
+            )
 
     def _receive(self, value: object) -> Envelope | None:
         if not isinstance(value, dict):
@@ -481,7 +486,7 @@ class Session:
             )
         if self._broken is not None:
             raise dg.Failure(
-                " ".join(filter(None, [endings.sentence(self._broken), self._recovery])), allow_retries=False
+                " ".join(filter(None, [endings.sentence(self._broken), self._aftermath.summary])), allow_retries=False
             )
         finished = self._events.finished
         if finished is None:
@@ -502,7 +507,7 @@ class Session:
 
     def _death(self, runner: Runner) -> dg.Failure:
         has_begun = bool(self._events.received)
-        remarks = list(self._remarks)
+        remarks = list(self._aftermath.remarks)
         if self._closed_with:
             remarks.append(f"It closed with {self._closed_with}.")
         if not has_begun and not isinstance(self._reader, RunnerOutputReader):
@@ -513,59 +518,17 @@ class Session:
             verdict=runner.verdict(),
             has_begun=has_begun,
             silent_for=self._silent_for,
-            recovery=self._recovery,
+            recovery=self._aftermath.summary,
             remarks=remarks,
             last_words=runner.last_words(),
         )
 
     def _needs_recovery(self, runner: Runner) -> bool:
         """Whether the runner may have done what it has not told, and never will."""
-        has_worked = self._told.due or self._broken is not None or self._events.missing()
-        return self._events.finished is None and bool(has_worked) and not self._is_lost(runner)
-
-    def _recover(self, runner: Runner) -> None:
-        """Take what the runner did not tell from SQLMesh's state. Does nothing the second time."""
-        if not self._needs_recovery(runner) or self._recovery is not None or self._remarks:
-            return
-        began_at = self._told.began_at
-        since = epoch_ms(began_at) if began_at is not None else int(self._handle.began_at * 1000)
-        report = self._asked(moment(since))
-        if report is None:
-            return
-        models = list(recovered(report, self._told))
-        for model in models:
-            self._pending.extend(self._mapper.recovered(model, _why(model)))
-        self._recovery = _summary(models)
-
-    def _asked(self, since: Timestamp) -> ReconcileReport | None:
-        try:
-            return self._recorded_since(since)
-        except (LaunchError, ProtocolError) as error:
-            remark = (
-                "What SQLMesh has done since could not be asked of its state, and the next attempt asks again: "
-                f"{endings.sentence(error)}"
-            )
-            self._remarks.append(remark)
-            self._context.log.warning(remark)
-            return None
-
-
-def _why(model: Recovered) -> str:
-    if model.is_complete:
-        return "The runner died before it said so."
-    if model.has_begun:
-        return "The runner died before the model was complete."
-    return "The runner died before the model ran."
-
-
-def _summary(models: Sequence[Recovered]) -> str:
-    complete = sum(model.is_complete for model in models)
-    torn = sum(model.has_begun and not model.is_complete for model in models)
-    rest = len(models) - complete - torn
-    return (
-        f"Of what it had not reported, SQLMesh's state has {endings.number(complete, 'model')} as complete; "
-        f"{torn} {'was' if torn == 1 else 'were'} torn, {rest} had not begun."
-    )
+        if self._events.finished is not None or self._is_lost(runner):
+            return False
+        is_deaf = not self._events.received and not isinstance(self._reader, RunnerOutputReader)
+        return bool(self._told.due or self._broken is not None or self._events.missing() or is_deaf)
 
 
 def _has_ended(runner: Runner) -> bool:

@@ -168,6 +168,7 @@ def compare(fqn: str, records: Records, told: RunTold | None) -> ModelReconciled
         reported=merged(reported),
         missing=merged(without(recorded, reported)),
         uncertain=merged(without(uncertain, recorded)),
+        looks_back=records.looks_back,
     )
 
 

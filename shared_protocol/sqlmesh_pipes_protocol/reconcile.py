@@ -25,6 +25,8 @@ class ModelReconciled:
     uncertain: tuple[Interval, ...]
     """Recorded, but whether since or before is no longer known: SQLMesh's janitor has compacted the record since. Not in
     ``recorded``."""
+    looks_back: bool = False
+    """Whether a run may fill again what is filled already (``lookback``)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,21 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from dagster_sqlmesh_pipes import (
+    RunnerCall,
+    SQLMeshProject,
+    SQLMeshResource,
+    SubprocessLauncher,
+    sqlmesh_assets,
+)
+from dagster_sqlmesh_pipes.launchers import Runner
 from support.daemon import finished, kill_step_worker, launched_run
 from support.intervals import in_dagster, in_state
 from support.processes import processes_of
@@ -101,7 +111,8 @@ def test_where_the_state_cannot_be_asked_the_next_run_asks_it(make_warehouse, tm
     assert set(first.materialized) == {"staging/first"}
     assert "what it had not reported is unknown. " in first.failure
     assert (
-        " What SQLMesh has done since could not be asked of its state, and the next attempt " in first.failure
+        " What SQLMesh has done without saying so could not be asked of its state, and is asked again later: "
+        in first.failure
     )
     assert "away" in first.failure
     assert second.success, second.failure
@@ -110,6 +121,160 @@ def test_where_the_state_cannot_be_asked_the_next_run_asks_it(make_warehouse, tm
     assert second.status("marts/days")[0] == "skipped"  # by this run
     third = warehouse.materialize(instance)
     assert third.materialized == {}
+
+
+def away(warehouse: Warehouse, condition: str) -> list[str]:
+    """A runner's command that does not answer `reconcile` where a shell's condition holds."""
+    script = f'[ "$1" = reconcile ] && {condition} && {{ echo away >&2; exit 3; }}; exec {warehouse.bin}/sqlmesh-runner "$@"'
+    return ["sh", "-c", script, "runner"]
+
+
+def test_a_run_of_other_models_tells_what_was_done_of_all(make_warehouse, tmp_path, instance):
+    warehouse = days(make_warehouse, tmp_path, dies_on=3)
+    first = warehouse.materialize(instance, launcher=warehouse.launcher(command=away(warehouse, "true")))
+    after = [key for key in warehouse.assets().keys if key.path[-1] == "after"]
+    second = warehouse.materialize(instance, selection=after)
+
+    assert set(second.materialized) == {"marts/days", "marts/after"}
+    assert in_dagster(first, second) == in_state(warehouse)
+
+
+def test_a_retry_that_cannot_ask_at_first_asks_when_its_own_work_is_done(make_warehouse, tmp_path, instance):
+    warehouse = days(make_warehouse, tmp_path, dies_on=3)
+    count = f"{tmp_path}/asked"
+    command = away(warehouse, f"echo >> {count} && [ $(wc -l < {count}) -lt 3 ]")
+    outcome = warehouse.materialize(
+        instance,
+        launcher=warehouse.launcher(command=command),
+        assets=warehouse.assets(retry_policy=dg.RetryPolicy(max_retries=1)),
+    )
+
+    assert outcome.success, outcome.failure
+    assert outcome.retried == 1
+    assert in_dagster(outcome) == in_state(warehouse)
+
+
+def test_what_another_job_did_and_told_in_between_is_not_told_again(make_warehouse, tmp_path, instance):
+    warehouse = days(make_warehouse, tmp_path, dies_on=2)
+    assets = warehouse.assets()
+
+    def run(job: str, **settings: object) -> Outcome:
+        definitions = dg.Definitions(
+            [assets],
+            jobs=[dg.define_asset_job("one"), dg.define_asset_job("two")],
+            resources={"sqlmesh": warehouse.resource(launcher=warehouse.launcher(**settings))},
+        )
+        done = definitions.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
+        return Outcome.read(instance, done.run_id)
+
+    first = run("one", command=away(warehouse, "true"))
+    second = run("two")
+    third = run("one")
+
+    assert set(second.materialized) == {"marts/days", "marts/after"}  # the days that were left
+    assert set(third.materialized) == {"marts/days"}  # those that were done and not told
+    assert in_dagster(first, third)['"db"."marts"."days"'] == [(1767225600000, 1767398400000)]
+    assert in_dagster(first, second, third) == in_state(warehouse)
+
+
+def test_what_was_compacted_before_somebody_asked_is_told_all_the_same(make_warehouse, tmp_path, instance):
+    warehouse = days(make_warehouse, tmp_path, dies_on=3)
+    first = warehouse.materialize(instance, launcher=warehouse.launcher(command=away(warehouse, "true")))
+    by_hand = warehouse.runner("run", "prod", "--project", str(warehouse.path))  # its janitor compacts
+    second = warehouse.materialize(instance)
+
+    assert by_hand.returncode == 0, by_hand.stderr
+    assert in_dagster(first, second) == in_state(warehouse)
+
+
+def test_a_run_whose_sqlmesh_succeeded_is_not_asked_about_whatever_became_of_it(make_warehouse, instance):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"})
+    assets = warehouse.assets()
+
+    @dg.asset(deps=list(assets.keys))
+    def fails():
+        raise ValueError("not SQLMesh's doing")
+
+    def run() -> list[str]:
+        resources = {"sqlmesh": warehouse.resource()}
+        done = dg.materialize([assets, fails], instance=instance, resources=resources, raise_on_error=False)
+        return [entry.message for entry in instance.all_logs(done.run_id)]
+
+    run()
+    assert not [message for message in run() if "earlier attempt" in message]
+
+
+def test_messages_that_nobody_could_read_are_made_good_from_the_state(make_warehouse, tmp_path, instance):
+    class Deaf(dg.PipesMessageReader):
+        @contextmanager
+        def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[dict[str, str]]:
+            yield {"path": str(tmp_path / "messages")}
+
+        def no_messages_debug_text(self) -> str:
+            return "Nobody read."
+
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"})
+
+    @sqlmesh_assets(project=SQLMeshProject(warehouse.path), name="warehouse")
+    def assets(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
+        yield from sqlmesh.run(context, message_reader=Deaf())
+
+    outcome = warehouse.materialize(instance, assets=assets)
+
+    assert not outcome.success
+    assert "Nobody read." in outcome.failure
+    assert in_dagster(outcome) == in_state(warehouse)
+
+
+class ReadToTheEnd(Runner):
+    """A runner whose end is known when all of its output is read, as a pod's is."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner, self._is_read = runner, False
+
+    def output(self) -> Iterator[bytes]:
+        yield from self._runner.output()
+        self._is_read = True
+
+    def exit_code(self) -> int | None:
+        return self._runner.exit_code() if self._is_read else None
+
+    def terminate(self) -> None:
+        self._runner.terminate()
+
+    def kill(self) -> None:
+        self._runner.kill()
+
+    def close(self, *, succeeded: bool) -> None:
+        self._runner.close(succeeded=succeeded)
+
+    def describe(self) -> str:
+        return self._runner.describe()
+
+    def last_words(self) -> str:
+        return self._runner.last_words()
+
+
+class InterruptedLauncher(SubprocessLauncher):
+    """Dagster is told to end while it starts a runner."""
+
+    def launch(self, call: RunnerCall) -> Runner:
+        runner = super().launch(call)
+        os.kill(os.getpid(), signal.SIGINT)
+        return ReadToTheEnd(runner)
+
+
+@pytest.mark.timeout(120)
+def test_an_interrupt_while_a_runner_is_started_ends_it(make_warehouse, instance):
+    warehouse = make_warehouse({"staging.first": "SELECT 1 AS a"})
+    launcher = warehouse.launcher()
+
+    launcher = InterruptedLauncher(command=launcher.command, env=launcher.env, grace_period_seconds=3)
+    outcome = warehouse.materialize(instance, launcher=launcher)
+
+    assert not outcome.success
+    assert outcome.status("staging/first") == ("skipped", "interrupted")
+    assert in_state(warehouse) == {}
 
 
 SLOW = """

@@ -148,7 +148,7 @@ def test_a_runner_that_the_kernel_kills_for_memory_is_told_with_a_hint_and_a_ret
 
     (sentence,) = sentences(instance, outcome)
     assert "was killed by SIGKILL in mid-run" in sentence
-    assert "SIGKILL, and not from Dagster: Linux sends it where memory runs out" in sentence
+    assert "Not by Dagster; often that is Linux, out of memory" in sentence
     assert outcome.success, outcome.failure
     assert set(outcome.materialized) == KEYS
     assert set(assert_nothing_invented(outcome, obedient)) == KEYS

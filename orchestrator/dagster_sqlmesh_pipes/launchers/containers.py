@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import dagster as dg
 from pydantic import Field
+from urllib3.exceptions import HTTPError
 
 from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launchers.launcher import (
@@ -208,7 +209,7 @@ class _ContainerRunner(Runner):
                 else:
                     # Not by attaching once more: what is written between the log and the stream after it would be lost.
                     yield from self._container.logs(stdout=True, stderr=False, stream=True, follow=True)
-            except OSError:
+            except (OSError, HTTPError):
                 # The engine was restarted, or is out of reach for a moment; the waiter says when that is too long.
                 broken = True
             self._broken = broken

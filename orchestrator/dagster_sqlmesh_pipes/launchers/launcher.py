@@ -6,6 +6,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -219,4 +220,5 @@ def forward(line: bytes) -> None:
     """Hand a runner's standard error on to this process's, that is, to Dagster's compute log."""
     encoding = sys.stderr.encoding or "utf-8"
     text = line.decode("utf-8", "replace").encode(encoding, "backslashreplace").decode(encoding)
-    print(text, end="", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # of a log that is full, or closed
+        print(text, end="", file=sys.stderr, flush=True)

@@ -141,8 +141,7 @@ class _SubprocessRunner(Runner):
         if self._is_killed or self._process.poll() != -signal.SIGKILL:
             return None
         return Verdict(
-            cause="The process got SIGKILL, and not from Dagster: Linux sends it where memory runs out, and its log (dmesg) then "
-            "names the process."
+            cause="Not by Dagster; often that is Linux, out of memory: its log (dmesg) then names the process."
         )
 
     def describe(self) -> str:
