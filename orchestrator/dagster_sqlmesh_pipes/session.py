@@ -486,7 +486,8 @@ class Session:
             )
         if self._broken is not None:
             raise dg.Failure(
-                " ".join(filter(None, [endings.sentence(self._broken), self._aftermath.summary])), allow_retries=False
+                " ".join(filter(None, [endings.sentence(self._broken), self._aftermath.summary])),
+                allow_retries=False,
             )
         finished = self._events.finished
         if finished is None:
