@@ -47,11 +47,15 @@ class Sample:
     files: int
 
 
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
 def sample(run: int, folder: Path) -> Sample:
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return Sample(
         run=run,
-        rss_mib=round(resident / 2**20, 1),
+        rss_mib=resident_mib(),
         descriptors=len(list(Path("/proc/self/fd").iterdir())),
         threads=threading.active_count(),
         processes=len(processes_of(folder)),
@@ -163,7 +167,7 @@ def large(models: int) -> int:
             outcome = warehouse.materialize(instance)
         ran = time.monotonic()
         passed = sum(check.passed for check in outcome.checks.values())
-        resident = sample(1, folder / "project").rss_mib
+        resident = resident_mib()
         print(
             f"{models} models: planned and described in {planned - began:.0f} s, run in {ran - planned:.0f} s; "
             f"{len(outcome.materialized)} materialized, {passed} of {len(outcome.checks)} checks passed; {resident} MiB"
