@@ -344,6 +344,7 @@ def test_a_launcher_of_containers_has_every_setting_in_yaml_and_mounts_from_the_
         "docker_host": "tcp://docker.example.com:2376",
         "container_kwargs": {"read_only": True, "tmpfs": {"/tmp": ""}},
         "grace_period_seconds": 7,
+        "silence_timeout_seconds": 90,
     }
     assert settings.keys() == DockerLauncher.model_fields.keys()
 
@@ -373,6 +374,7 @@ def test_a_launcher_of_pods_has_every_setting_in_yaml(load, monkeypatch):
         "start_timeout_seconds": 60,
         "delete_pod": "on_success",
         "grace_period_seconds": 7,
+        "silence_timeout_seconds": 90,
     }
 
     with load(launcher={"type": "kubernetes", **settings}) as made:
