@@ -238,7 +238,8 @@ class Unfinished:
     is_same_work: bool
 
 
-_FAILED_RUNS = 20
+_LOOKED_THROUGH = 20
+"""How many failed runs of a job, or materializations of an asset, are looked through, the latest first."""
 
 
 def unfinished_runners(context: dg.AssetExecutionContext) -> list[Unfinished]:
@@ -255,7 +256,7 @@ def unfinished_runners(context: dg.AssetExecutionContext) -> list[Unfinished]:
             job_name=context.run.job_name,
             statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
         )
-        for run in context.instance.get_runs(failed, limit=_FAILED_RUNS):
+        for run in context.instance.get_runs(failed, limit=_LOOKED_THROUGH):
             handles = list(_handles(context, run.run_id, step_key))
             if handles:
                 break
@@ -311,7 +312,7 @@ def later_materializations(
 ) -> list[dg.AssetMaterialization]:
     """Those of an asset that the event log has since a time, in seconds since the epoch; of any run."""
     records = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=key, after_timestamp=since), limit=_FAILED_RUNS
+        dg.AssetRecordsFilter(asset_key=key, after_timestamp=since), limit=_LOOKED_THROUGH
     ).records
     return [record.asset_materialization for record in records if record.asset_materialization is not None]
 

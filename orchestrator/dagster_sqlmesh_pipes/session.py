@@ -62,7 +62,7 @@ from sqlmesh_pipes_protocol.spans import epoch_ms
 from sqlmesh_pipes_protocol.told import RunTold
 
 _POLL_SECONDS = 0.2
-"""How long an interrupt may be held back."""
+"""How long an interrupt is held back while nothing comes."""
 _BURST = 200
 """Items that are taken in at once, where so many wait: holding interrupts back has a price."""
 _MAX_ODDITIES = 20
@@ -169,11 +169,11 @@ class Session:
         self._closed = True
         try:
             if self._runner is not None:
-                if not self._is_read:  # Dagster was interrupted before: its output is nobody's
-                    self._output_ended = True
-                if not self._is_over(self._runner) or not self._is_read:
+                if not self._is_over(self._runner):
                     self._is_stopped = True
                     self._ask_to_end(self._runner)
+                if not self._is_read:  # Dagster was interrupted before: its output is nobody's
+                    self._output_ended = True
                 while self._step(self._runner):
                     pass
                 self._take_the_rest(self._runner)
@@ -305,9 +305,8 @@ class Session:
             try:
                 runner = self._launcher.launch(call)
             except LaunchError as error:
-                if (
-                    self._launcher.outlives_dagster and not error.transient
-                ):  # else it may be there all the same
+                # After another error it may be there all the same.
+                if self._launcher.outlives_dagster and not error.transient:
                     record_end(self._context, self._handle, f"The runner {name} was not started.")
                 raise
             self._follow(runner)
@@ -400,12 +399,10 @@ class Session:
         """Yield what is pending. A result stays until control is back: then Dagster has recorded it."""
         while self._pending:
             for result in unrecorded(self._context, self._pending[0], self._recorded):
-                if isinstance(result, dg.AssetMaterialization):
+                if isinstance(result, dg.AssetMaterialization) or result.asset_key not in self._selected:
                     record(self._context, [result])
-                elif result.asset_key in self._selected:
-                    yield result
                 else:
-                    record(self._context, [result])
+                    yield result
             self._pending.popleft()
 
     def _pump(self, runner: Runner) -> None:

@@ -26,8 +26,8 @@ from support.warehouse import Outcome, Warehouse
 
 DAYS = '"db"."marts"."days"'
 
-KILLED_AFTER_COMMIT = """
-    import os, signal, threading
+DAILY = """
+    import os, pathlib, signal, time
     import pandas as pd
     from sqlmesh import model
     from sqlmesh.core.model import ModelKindName
@@ -41,6 +41,12 @@ KILLED_AFTER_COMMIT = """
         depends_on=["staging.first"],
     )
     def execute(context, start, end, execution_time, **kwargs):
+"""
+"""The beginning of a model of three daily batches, one after the other."""
+
+KILLED_AFTER_COMMIT = (
+    DAILY
+    + """
         from sqlmesh.core.state_sync import EngineAdapterStateSync
 
         commit = EngineAdapterStateSync.add_snapshots_intervals
@@ -55,6 +61,7 @@ KILLED_AFTER_COMMIT = """
             EngineAdapterStateSync.add_snapshots_intervals = commit_and_die
         return pd.DataFrame({{"day": [start.date()]}})
 """
+)
 
 
 def days(make_warehouse, tmp_path: Path, *, dies_on: int) -> Warehouse:
@@ -277,25 +284,14 @@ def test_an_interrupt_while_a_runner_is_started_ends_it(make_warehouse, instance
     assert in_state(warehouse) == {}
 
 
-SLOW = """
-    import pathlib, time
-    import pandas as pd
-    from sqlmesh import model
-    from sqlmesh.core.model import ModelKindName
-
-    @model(
-        "marts.days",
-        kind=dict(name=ModelKindName.INCREMENTAL_BY_TIME_RANGE, time_column="day", batch_size=1, batch_concurrency=1),
-        start="2026-01-01",
-        end="2026-01-03",
-        columns={{"day": "date"}},
-        depends_on=["staging.first"],
-    )
-    def execute(context, start, end, execution_time, **kwargs):
+SLOW = (
+    DAILY
+    + """
         pathlib.Path({started!r}).touch()
         time.sleep(2)
         return pd.DataFrame({{"day": [start.date()]}})
 """
+)
 
 
 @pytest.mark.parametrize("retries", [1, 0])

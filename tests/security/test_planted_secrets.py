@@ -11,7 +11,6 @@ import re
 import socket
 import sqlite3
 import tempfile
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from support.postgres import PASSWORD
+from support.watching import meanwhile
 
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEzq7keyzq7FIRST\nMIIEzq7keyzq7SECOND\nMIIEzq7keyzq7LAST=\n-----END PRIVATE KEY-----\n"
 SECRETS = {
@@ -180,25 +180,19 @@ class Watched:
 @contextmanager
 def watched(temporary: Path) -> Iterator[Watched]:
     """Look at all command lines and at a folder for temporary files, again and again."""
-    seen, over = Watched(), threading.Event()
+    seen = Watched()
 
     def look() -> None:
-        while not over.wait(0.02):
-            for process in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):  # it has ended meanwhile
-                    seen.command_lines.add((process / "cmdline").read_bytes())
-            for path in temporary.rglob("*"):
-                with suppress(OSError):
-                    if path.is_file():
-                        seen.temporary[path.name] = path.read_bytes()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                seen.command_lines.add((process / "cmdline").read_bytes())
+        for path in temporary.rglob("*"):
+            with suppress(OSError):
+                if path.is_file():
+                    seen.temporary[path.name] = path.read_bytes()
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(look, every=0.02):
         yield seen
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, sqlmesh_asset
 from sqlmesh_pipes_protocol.manifest import load_manifest, write_manifest
 from support.processes import processes_of
 from support.waiting import wait_for
+from support.watching import meanwhile
 
 SLOW = {
     "models/slow.py": """\
@@ -47,21 +48,14 @@ def temporary(tmp_path, monkeypatch):
 def watched(folder):
     """Paths and modes of what is in a folder meanwhile."""
     seen: set[tuple[str, int]] = set()
-    over = threading.Event()
 
     def look():
-        while not over.wait(0.01):
-            with suppress(OSError):
-                for path in folder.rglob("*"):
-                    seen.add((path.relative_to(folder).as_posix(), stat.S_IMODE(path.stat().st_mode)))
+        with suppress(OSError):
+            for path in folder.rglob("*"):
+                seen.add((path.relative_to(folder).as_posix(), stat.S_IMODE(path.stat().st_mode)))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(look, every=0.01):
         yield seen
-    finally:
-        over.set()
-        thread.join()
 
 
 def assert_private(seen):
