@@ -18,7 +18,7 @@ from typing import Any
 import dagster as dg
 from typing_extensions import assert_never
 
-from dagster_sqlmesh_pipes.compat import NO_EVENT
+from dagster_sqlmesh_pipes.compat import NO_EVENT, CheckResult
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.recovery import Recovered
 from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, SpecIndex
@@ -478,7 +478,7 @@ class ResultMapper:
         extra: dict[str, Any] | None = None,
     ) -> Iterator[dg.AssetCheckResult]:
         if self._is_wanted(key, EXECUTION_STATUS_CHECK):
-            yield dg.AssetCheckResult(
+            yield CheckResult(
                 asset_key=key,
                 check_name=EXECUTION_STATUS_CHECK,
                 passed=passed,
@@ -534,7 +534,7 @@ def _audit_result(
     if intervals:
         metadata["failed_intervals" if failed else "intervals"] = _intervals(intervals)
     rows = f"{failing_rows:,} {'row' if failing_rows == 1 else 'rows'} failed"
-    return dg.AssetCheckResult(
+    return CheckResult(
         asset_key=key,
         check_name=name,
         passed=not failed,

@@ -24,6 +24,7 @@ from dagster_sqlmesh_pipes.compat import (
     Handle,
     Recorded,
     Unfinished,
+    keep_output_asset_keys,
     labels,
     record,
     record_end,
@@ -145,6 +146,7 @@ class Session:
         """
         try:
             runner = self._start()
+            keep_output_asset_keys(self._context)  # while the runner starts
             while self._step(runner):
                 yield from self._deliver()
             self._take_the_rest(runner)
