@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -62,12 +62,13 @@ class PartitionedRun:
     Attributes:
         definition: of the run's assets.
         asked: the run's partitions, in order.
-        known: those of the asked partitions that Dagster has as materialized, by asset.
+        known: the partitions of an asset that Dagster has as materialized. It is asked for where the run does not fill all: of many
+            assets, before the run, that takes seconds.
     """
 
     definition: dg.TimeWindowPartitionsDefinition
     asked: Sequence[str]
-    known: Mapping[dg.AssetKey, Collection[str]]
+    known: Callable[[dg.AssetKey], Collection[str]]
 
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> PartitionedRun | None:
@@ -76,8 +77,9 @@ class PartitionedRun:
         Raises:
             dagster.Failure: the assets have partitions and the run names none.
         """
-        selected = [spec for spec in context.assets_def.specs if spec.key in context.selected_asset_keys]
-        definition = next((spec.partitions_def for spec in selected if spec.partitions_def), None)
+        keys = context.selected_asset_keys
+        specs = (spec for spec in context.assets_def.specs if spec.key in keys)
+        definition = next((spec.partitions_def for spec in specs if spec.partitions_def), None)
         if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
             return None
         if not (context.has_partition_key or context.has_partition_key_range):
@@ -86,14 +88,7 @@ class PartitionedRun:
                 allow_retries=False,
             )
         asked = definition.get_partition_keys_in_range(context.partition_key_range)
-        return cls(
-            definition,
-            asked,
-            {
-                spec.key: context.instance.get_materialized_partitions(spec.key) & set(asked)
-                for spec in selected
-            },
-        )
+        return cls(definition, asked, context.instance.get_materialized_partitions)
 
     @property
     def range(self) -> tuple[str, str]:
@@ -129,7 +124,10 @@ class PartitionedRun:
 
     def missing(self, key: dg.AssetKey, filled: Collection[str]) -> list[str]:
         """The partitions that were asked for, and that neither this run nor one before it has filled."""
-        done = {*filled, *self.known.get(key, ())}
+        done = set(filled)
+        if done.issuperset(self.asked):
+            return []
+        done.update(self.known(key))
         return [partition for partition in self.asked if partition not in done]
 
 

@@ -233,7 +233,9 @@ DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC")
 
 
 def for_partitions(*asked: str, known: tuple[str, ...] = ()) -> ResultMapper:
-    return make_mapper(partitions=PartitionedRun(DAYS, asked, {KEY: set(known)}))
+    return make_mapper(
+        partitions=PartitionedRun(DAYS, asked, lambda key: set(known) if key == KEY else set())
+    )
 
 
 def plain(results) -> list[str | None]:

@@ -156,7 +156,7 @@ def run_of(cron, form, *asked):
     definition = dg.TimeWindowPartitionsDefinition(
         start=datetime(2026, 1, 1, tzinfo=timezone.utc), fmt=form, cron_schedule=cron, timezone="UTC"
     )
-    return PartitionedRun(definition, asked, {})
+    return PartitionedRun(definition, asked, lambda key: ())
 
 
 @pytest.mark.timeout(30)

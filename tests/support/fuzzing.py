@@ -221,7 +221,9 @@ def mapper(partitioned: bool = False, *, tell_all: bool = False) -> ResultMapper
         selected,
         {dg.AssetCheckKey(key, name) for key in selected for name in every},
         tell_all=tell_all,
-        partitions=PartitionedRun(DAYS, ["2026-01-05", "2026-01-06"], {}) if partitioned else None,
+        partitions=PartitionedRun(DAYS, ["2026-01-05", "2026-01-06"], lambda key: ())
+        if partitioned
+        else None,
         as_of=datetime(2026, 1, 31, tzinfo=timezone.utc),
         awaited=selected,
     )
