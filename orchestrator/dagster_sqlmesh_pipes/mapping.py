@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -92,7 +93,7 @@ class ResultMapper:
         self._checks = selected_checks
         self._already_materialized = set(already_materialized)
         self._audits: dict[str, dict[str, dict[Interval | None, AuditEvaluated]]] = {}
-        """By model and identity, the latest evaluation of each interval."""
+        """By model and identity, the latest evaluation of each interval; of a model that is over, all intervals in one."""
         self._told: dict[str, dict[str, bool]] = {}
         """Models whose results are out, and what their audits' results say."""
         self._materialized_now: set[str] = set()
@@ -127,8 +128,10 @@ class ResultMapper:
                 self._audits.setdefault(event.model, {}).setdefault(event.audit, {})[event.interval] = event
             case ModelExecuted():
                 yield from self._executed(event)
+                self._shed(event.model)
             case ModelFailed():
                 yield from self._failed(event)
+                self._shed(event.model)
             case ModelSkipped():
                 yield from self._skipped(event)
             case RunFinished():
@@ -451,6 +454,14 @@ class ResultMapper:
                     )
                 )
 
+    def _shed(self, fqn: str) -> None:
+        """Of a model's audits keep whether they passed, for the digest: a run of many batches has many queries."""
+        for evaluations in self._audits.get(fqn, {}).values():
+            shown = _shown(_that_ran(evaluations) or list(evaluations.values()))
+            if not shown.standalone:
+                evaluations.clear()
+                evaluations[None] = replace(shown, query=None, interval=None)
+
     def _key_to_tell(self, fqn: str) -> dg.AssetKey | None:
         """The model's key where its results are still to be yielded."""
         key = self._index.keys.get(fqn)
@@ -511,12 +522,17 @@ def _that_ran(evaluations: Mapping[Interval | None, AuditEvaluated]) -> list[Aud
     return [evaluation for evaluation in evaluations.values() if not evaluation.skipped]
 
 
+def _shown(evaluations: Sequence[AuditEvaluated]) -> AuditEvaluated:
+    """The evaluation that stands for all of an audit: the first that failed, or else the last."""
+    return next((each for each in evaluations if not each.passed), evaluations[-1])
+
+
 def _audit_result(
     key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated], fqn: str
 ) -> dg.AssetCheckResult:
     """One result for an audit's evaluations on all batches: failed if one failed, and then that one is shown."""
     failed = [evaluation for evaluation in evaluations if not evaluation.passed]
-    shown = failed[0] if failed else evaluations[-1]
+    shown = _shown(evaluations)
     failing_rows = sum(evaluation.failing_rows or 0 for evaluation in evaluations)
     metadata: dict[str, Any] = {
         "failing_rows": failing_rows,
