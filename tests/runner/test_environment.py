@@ -58,7 +58,7 @@ def test_asking_for_version_or_help_imports_no_sqlmesh(python):
             """
             import atexit, sys
             from sqlmesh_pipes_runner.cli import main
-            heavy = ("sqlmesh", "sqlglot", "pandas", "duckdb", "dagster_pipes")
+            heavy = ("sqlmesh", "sqlglot", "pandas", "duckdb", "dagster_pipes", "sqlmesh_pipes_runner.reports")
             atexit.register(lambda: print([name for name in heavy if name in sys.modules], file=sys.stderr))
             main([sys.argv[1]])
             """,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import click
 
 from sqlmesh_pipes_protocol import PROTOCOL_VERSION
@@ -16,19 +14,33 @@ from sqlmesh_pipes_runner.cli.run import run
 from sqlmesh_pipes_runner.cli.schema import schema
 
 
-def _versions() -> str:
+def _tell_versions(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         sqlmesh = version("sqlmesh")
     except PackageNotFoundError:
         sqlmesh = "not installed"
-    return f"sqlmesh-runner %(version)s, protocol {PROTOCOL_VERSION}, SQLMesh {sqlmesh}"
+    click.echo(
+        f"sqlmesh-runner {version('dagster-sqlmesh-pipes')}, protocol {PROTOCOL_VERSION}, SQLMesh {sqlmesh}"
+    )
+    context.exit()
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog='Completion for bash: eval "$(_SQLMESH_RUNNER_COMPLETE=bash_source sqlmesh-runner)"; zsh and fish likewise.',
 )
-@click.version_option(version("dagster-sqlmesh-pipes"), message=_versions())
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_tell_versions,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Run what is deployed in a SQLMesh environment, and tell exactly what happened to each model.
 

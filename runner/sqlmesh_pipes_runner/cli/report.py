@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from sqlmesh_pipes_protocol import VersionMismatchError
 from sqlmesh_pipes_runner.cli import options
-from sqlmesh_pipes_runner.reports import Story, github, junit, markdown, read_story, summary, table
-from sqlmesh_pipes_runner.reports.files import replace_file
-from sqlmesh_pipes_runner.reports.sources import SourceFiles
-
-_FORMS: Mapping[str, Callable[[Story], str]] = {
-    "table": table,
-    "markdown": markdown,
-    "junit": junit,
-    "json": summary,
-}
 
 
 @click.command()
@@ -28,7 +17,7 @@ _FORMS: Mapping[str, Callable[[Story], str]] = {
     "--format",
     "form",
     of="report",
-    type=click.Choice([*_FORMS, "github"]),
+    type=click.Choice(["table", "markdown", "junit", "json", "github"]),
     default="table",
     show_default=True,
     help="For people, a job's summary, a CI system's test report, programs, or as GitHub's annotations.",
@@ -68,13 +57,26 @@ def report(
     Exit status: 0 whatever happened in the run
                  2 there is no such file, or no run in it
     """
+    from sqlmesh_pipes_runner import reports
+    from sqlmesh_pipes_runner.reports.files import replace_file
+    from sqlmesh_pipes_runner.reports.sources import SourceFiles
+
     with options.told():
         try:
-            story = read_story(events, run_id)
+            story = reports.read_story(events, run_id)
         except VersionMismatchError as error:
             raise click.UsageError(f"{events}: {error}") from error
-    files = SourceFiles(projects or (Path(),))
-    text = github(story, files.of) if form == "github" else _FORMS[form](story)
+    match form:
+        case "markdown":
+            text = reports.markdown(story)
+        case "junit":
+            text = reports.junit(story)
+        case "json":
+            text = reports.summary(story)
+        case "github":
+            text = reports.github(story, SourceFiles(projects or (Path(),)).of)
+        case _:
+            text = reports.table(story)
     if output is None:
         sys.stdout.buffer.write(text.encode("utf-8", "replace"))
         return

@@ -17,7 +17,6 @@ from sqlmesh_pipes_runner.cli import options
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, StoreError, UsageError
 from sqlmesh_pipes_runner.options import DEFAULT_LOCK_SECONDS
 from sqlmesh_pipes_runner.progress import Progress, Verbosity, is_terminal
-from sqlmesh_pipes_runner.reports.files import Reports
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -156,6 +155,8 @@ def run(
             sink = _event_sink(events)
         reports = None
         if junit or markdown or github:
+            from sqlmesh_pipes_runner.reports.files import Reports
+
             reports = Reports(
                 projects, environment=environment, junit=junit, markdown=markdown, annotations=github
             )
