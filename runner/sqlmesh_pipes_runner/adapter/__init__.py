@@ -4,6 +4,7 @@ Read against SQLMesh 0.236.4. The seams, and why each is there:
 
 - `Context.create_scheduler` (public) hands out a scheduler of ours, which learns what is deployed and selected, and asks
   before each batch whether the run is to stop.
+- `Scheduler.run_merged_intervals` (public) is given how the environment names its views and which tables it uses.
 - `Scheduler.evaluate` (public) is where a batch's exception passes first; the console learns of it only at the end.
 - `SnapshotEvaluator._audit` (private) is where SQLMesh returns each `AuditResult`; the console gets counts only, and the
   public `audit` returns nothing at all when one of several audits cannot be evaluated.

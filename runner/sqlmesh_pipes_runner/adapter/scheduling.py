@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlglot import exp
-from sqlmesh.core.constants import PROD
 from sqlmesh.core.environment import EnvironmentNamingInfo
 from sqlmesh.core.scheduler import Scheduler
 from sqlmesh.core.snapshot import DeployabilityIndex, Snapshot, SnapshotEvaluator, merge_intervals
@@ -78,7 +77,7 @@ class ReportingContext(StateContext):
         if len(options.projects) > 1:
             self.load()
         environment = self.deployed_environment().name
-        return self.run(
+        status: CompletionStatus = self.run(
             environment,
             start=options.start,
             end=options.end,
@@ -88,6 +87,7 @@ class ReportingContext(StateContext):
             select_models=options.select_models,
             no_auto_upstream=not options.auto_upstream,
         )
+        return status
 
     def _new_state_sync(self) -> StateSync:
         state_sync = super()._new_state_sync()
@@ -133,6 +133,8 @@ class ReportingScheduler(Scheduler):
         self._options = options
         self._report_started = started
         self._dialect = dialect
+        self._naming: EnvironmentNamingInfo | None = None
+        self._deployability = DeployabilityIndex.all_deployable()
 
     def run(self, environment: Any, *args: Any, **kwargs: Any) -> CompletionStatus:
         self._cancellation.check()
@@ -146,7 +148,6 @@ class ReportingScheduler(Scheduler):
                 default_catalog=self.default_catalog,
                 dialect=self._dialect,
             )
-        self._naming, self._deployability = self._placement(environment, kwargs)
         self._recorder.storage_of = self._storage
         self._report_started(self, self._selected_models(kwargs.get("selected_snapshots")))
 
@@ -159,6 +160,19 @@ class ReportingScheduler(Scheduler):
         kwargs["circuit_breaker"] = stop_or_restart
         with self._cancellation.between_batches_only(), models_contained():
             return super().run(environment, *args, **kwargs)
+
+    def run_merged_intervals(
+        self,
+        *,
+        environment_naming_info: EnvironmentNamingInfo,
+        deployability_index: DeployabilityIndex,
+        **given: Any,
+    ) -> Any:
+        # How the environment names its views, and which tables it uses: from SQLMesh, which has just found out.
+        self._naming, self._deployability = environment_naming_info, deployability_index
+        return super().run_merged_intervals(
+            environment_naming_info=environment_naming_info, deployability_index=deployability_index, **given
+        )
 
     def evaluate(self, snapshot: Snapshot, start: Any, end: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -202,22 +216,6 @@ class ReportingScheduler(Scheduler):
         """What SQLMesh marks the run's queries with."""
         correlation = getattr(self.snapshot_evaluator.adapter, "correlation_id", None)
         return str(correlation) if correlation else None
-
-    def _placement(
-        self, environment: Any, kwargs: Mapping[str, Any]
-    ) -> tuple[EnvironmentNamingInfo | None, DeployabilityIndex]:
-        """How the environment names its views, and which tables it uses; as `Scheduler.run` finds out."""
-        deployed = self.state_sync.get_environment(environment) if isinstance(environment, str) else None
-        naming = deployed.naming_info if deployed else None
-        index = kwargs.get("deployability_index")
-        if index is None:
-            in_production = naming is None or naming.name == PROD
-            index = (
-                DeployabilityIndex.all_deployable()
-                if in_production
-                else DeployabilityIndex.create(self.snapshots.values(), start=kwargs.get("start"))
-            )
-        return naming, index
 
     def _storage(self, fqn: str, done: Sequence[tuple[int, int]]) -> Storage | None:
         """What is known of where the data is: told along with a model, and no reason to fail it."""
