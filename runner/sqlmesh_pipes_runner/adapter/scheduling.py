@@ -27,6 +27,7 @@ from sqlmesh_pipes_runner.adapter.state import StateContext
 from sqlmesh_pipes_runner.adapter.turns import next_due
 from sqlmesh_pipes_runner.cancel import Cancellation
 from sqlmesh_pipes_runner.failures import error_info
+from sqlmesh_pipes_runner.garbage import keep_what_is_loaded
 from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 
@@ -56,6 +57,7 @@ class ReportingContext(StateContext):
     def create_scheduler(
         self, snapshots: Iterable[Snapshot], snapshot_evaluator: SnapshotEvaluator
     ) -> ReportingScheduler:
+        keep_what_is_loaded()  # the snapshots as well; from here on models run
         tap_audits(snapshot_evaluator, self._recorder)
         self.run_scheduler = ReportingScheduler(
             snapshots,
@@ -81,6 +83,7 @@ class ReportingContext(StateContext):
         check_times(options)
         # As `sqlmesh run` does: with one project nothing is loaded, models come from the state.
         if len(options.projects) > 1:
+            keep_what_is_loaded()  # to parse models leaves much behind
             self.load()
         environment = self.deployed_environment().name
         status: CompletionStatus = self.run(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from sqlmesh_pipes_protocol import PROTOCOL_VERSION
+from sqlmesh_pipes_runner.cli import options
 from sqlmesh_pipes_runner.cli.doctor import doctor
 from sqlmesh_pipes_runner.cli.due import due
 from sqlmesh_pipes_runner.cli.manifest import manifest
@@ -12,6 +15,12 @@ from sqlmesh_pipes_runner.cli.reconcile import reconcile
 from sqlmesh_pipes_runner.cli.report import report
 from sqlmesh_pipes_runner.cli.run import run
 from sqlmesh_pipes_runner.cli.schema import schema
+
+
+class _Commands(click.Group):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # By the console script and `python -m`; who goes on after the command calls `main`.
+        return self.main(*args, obj=options.OWN_PROCESS, **kwargs)
 
 
 def _tell_versions(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -30,6 +39,7 @@ def _tell_versions(context: click.Context, _parameter: click.Parameter, is_asked
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog='Completion for bash: eval "$(_SQLMESH_RUNNER_COMPLETE=bash_source sqlmesh-runner)"; zsh and fish likewise.',
 )

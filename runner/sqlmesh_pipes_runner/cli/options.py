@@ -35,6 +35,15 @@ def option(*names: str, of: str = "", **settings: Any) -> Callable[[Command], Co
     return click.option(*names, envvar=f"SQLMESH_RUNNER_{variable}", show_envvar=True, **settings)
 
 
+OWN_PROCESS = object()
+"""The object of a command line that has its process to itself."""
+
+
+def is_own_process() -> bool:
+    """Whether the process ends with the command, as that of a script; a program that calls the command goes on."""
+    return click.get_current_context().obj is OWN_PROCESS
+
+
 def is_given(name: str) -> bool:
     """Whether a parameter of the command stands on the command line; not by a variable alone."""
     source = click.get_current_context().get_parameter_source(name)

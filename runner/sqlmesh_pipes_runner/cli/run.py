@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sqlmesh_pipes_protocol import ProtocolError, RunRequest, variables
+from sqlmesh_pipes_runner import garbage
 from sqlmesh_pipes_runner.cli import options
 from sqlmesh_pipes_runner.errors import EXIT_OK, RunnerError, StoreError, UsageError
 from sqlmesh_pipes_runner.options import DEFAULT_LOCK_SECONDS
@@ -122,6 +123,8 @@ def run(
       sqlmesh-runner run prod --select-model '+marts.orders' --ignore-cron
       sqlmesh-runner run prod --quiet --events run.jsonl --junit junit.xml
     """
+    if options.is_own_process():
+        garbage.hold_back()
     verbosity = _verbosity(verbose, quiet)
     if "nothing" in settings["fail_on"] and len(set(settings["fail_on"])) > 1:
         raise click.UsageError("--fail-on nothing excludes the others.")
