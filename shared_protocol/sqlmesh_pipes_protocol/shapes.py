@@ -8,28 +8,19 @@ does not: a wrong type or a missing key is an error that names the path, an unkn
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 from collections.abc import Callable, Mapping
-from datetime import date
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from sqlmesh_pipes_protocol import compiled
 from sqlmesh_pipes_protocol.errors import DecodeError, shown
 from sqlmesh_pipes_protocol.events import Timestamp
+from sqlmesh_pipes_protocol.times import TIMESTAMP_PATTERN as TIMESTAMP_PATTERN  # for the schema too
+from sqlmesh_pipes_protocol.times import is_timestamp
 
 T = TypeVar("T")
 Reader = Callable[[Any], Any]
-
-TIMESTAMP_PATTERN = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z$"
-)
-_ANY_TIMESTAMP = re.compile(TIMESTAMP_PATTERN)
-# What no calendar has is refused as well. The 29th of February is looked at by itself: in the pattern, the rest costs nothing.
-_TIMESTAMP = re.compile(
-    r"(?!0000|....-02-(?:29|3)|....-(?:04|06|09|11)-31)" + TIMESTAMP_PATTERN.removeprefix("^")
-)
 
 
 class _Mismatch(Exception):  # noqa: N818 - travels inside this module only
@@ -50,6 +41,15 @@ def read(declaration: type[T], value: object, root: str = "$") -> T:
     Raises:
         DecodeError: the value has another shape; it names the path.
     """
+    read_as_declared = compiled.reader(declaration)
+    try:
+        return cast(T, read_as_declared(value))
+    except LookupError:
+        return read_in_words(declaration, value, root)  # no error where a key with a default was left out
+
+
+def read_in_words(declaration: type[T], value: object, root: str = "$") -> T:
+    """As `read`, the general way: slower, and it knows what is wrong."""
     try:
         return cast(T, _reader(cast(Any, declaration))(value))
     except _Mismatch as mismatch:
@@ -125,17 +125,9 @@ def _object_reader(declaration: Any) -> Reader:
 
 
 def _timestamp(value: Any) -> Any:
-    if type(value) is not str or not (_TIMESTAMP.fullmatch(value) or _is_leap_day(value)):
+    if type(value) is not str or not is_timestamp(value):
         raise _Mismatch("a UTC time such as 2026-01-31T06:30:00Z", value)
     return value
-
-
-def _is_leap_day(text: str) -> bool:
-    try:
-        day = date.fromisoformat(text[:10])
-    except ValueError:
-        return False
-    return (day.month, day.day) == (2, 29) and _ANY_TIMESTAMP.fullmatch(text) is not None
 
 
 def _anything(value: Any) -> Any:
