@@ -101,12 +101,16 @@ class Described:
     def query(self) -> str:
         first, *others = self.reads
         columns = [f"  a.{column} AS {column}" for column in COLUMNS]
-        columns[3] = f"  {' + '.join(f'COALESCE({letter}.amount, 0)' for letter in 'abcd'[: len(self.reads)])} AS amount"
+        columns[3] = (
+            f"  {' + '.join(f'COALESCE({letter}.amount, 0)' for letter in 'abcd'[: len(self.reads)])} AS amount"
+        )
         joins = [
             f"LEFT JOIN {other} AS {letter}\n  ON {letter}.id = a.id"
             for letter, other in zip("bcd", others, strict=False)
         ]
-        within = ["WHERE\n  a.day BETWEEN @start_date AND @end_date"] * (self.kind == "INCREMENTAL_BY_TIME_RANGE")
+        within = ["WHERE\n  a.day BETWEEN @start_date AND @end_date"] * (
+            self.kind == "INCREMENTAL_BY_TIME_RANGE"
+        )
         return "\n".join(["SELECT", ",\n".join(columns), f"FROM {first} AS a", *joins, *within])
 
 
@@ -245,5 +249,12 @@ def _model(model: Described) -> Model:
 def _external(name: str) -> ExternalModel:
     schema, table = name.split(".")
     return ExternalModel(
-        fqn=fqn(name), name=name, catalog="db", schema=schema, table=table, description=None, columns=(), declared=True
+        fqn=fqn(name),
+        name=name,
+        catalog="db",
+        schema=schema,
+        table=table,
+        description=None,
+        columns=(),
+        declared=True,
     )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import dagster as dg
 from pydantic import Field
-from urllib3.exceptions import HTTPError
 
 from dagster_sqlmesh_pipes.errors import LaunchError
 from dagster_sqlmesh_pipes.launchers.launcher import (
@@ -195,6 +194,9 @@ class _ContainerRunner(Runner):
         self._waiter.start()
 
     def output(self) -> Iterator[bytes]:
+        # It comes with docker's own package: who runs elsewhere need not have it.
+        from urllib3.exceptions import HTTPError
+
         over = False
         while True:
             began_after_the_end, disturbances, broken = over, self._disturbances, False
