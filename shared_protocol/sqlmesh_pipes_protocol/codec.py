@@ -114,11 +114,8 @@ def decode(line: bytes | str) -> Envelope:
 
 def from_wire(value: object) -> Envelope:
     """The event in an object that a JSON parser returned; raises as `decode` does."""
-    if not isinstance(value, dict):
-        raise DecodeError("$", "a JSON object", shown(value))
-    kind = value.get("kind")
-    read = _READERS[kind] if type(kind) is str and type(value) is dict else None
-    if read is not None:
+    if type(value) is dict and type(kind := value.get("kind")) is str:
+        read = _READERS[kind]
         try:
             envelope = read(value)
         except LookupError:
@@ -131,20 +128,23 @@ def from_wire(value: object) -> Envelope:
     return from_wire_in_words(value)
 
 
-class _Readers(dict[str, "Callable[[Any], Envelope] | None"]):
-    """By kind, compiled when its first event comes. For kinds that are not known there is None, which is not kept."""
+class _Readers(dict[str, Callable[[Any], Envelope]]):
+    """By kind, compiled when its first event comes. Kinds that are not known have one that reads none, and are not kept."""
 
-    def __missing__(self, kind: str) -> Callable[[Any], Envelope] | None:
-        if kind in EVENT_TYPES:
-            self[kind] = compiled.reader_within(Envelope, "event", EVENT_TYPES[kind])
-        return self.get(kind)
+    def __missing__(self, kind: str) -> Callable[[Any], Envelope]:
+        if kind not in EVENT_TYPES:
+            return compiled.unlike
+        self[kind] = compiled.reader_within(Envelope, "event", EVENT_TYPES[kind])
+        return self[kind]
 
 
 _READERS = _Readers()
 
 
-def from_wire_in_words(value: dict[str, Any]) -> Envelope:
+def from_wire_in_words(value: object) -> Envelope:
     """As `from_wire`, the general way: slower, and it knows what is wrong."""
+    if not isinstance(value, dict):
+        raise DecodeError("$", "a JSON object", shown(value))
     check_version(value.get("v"))
     kind = value.get("kind")
     if type(kind) is not str:

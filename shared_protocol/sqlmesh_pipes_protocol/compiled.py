@@ -13,7 +13,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from sqlmesh_pipes_protocol.events import Timestamp
 from sqlmesh_pipes_protocol.times import is_timestamp
@@ -26,6 +26,11 @@ _INTERVALS_KEPT = 1024
 
 class Unlike(LookupError):  # noqa: N818 - no error yet: the general way says whether it is one
     """The value is not just as declared. For a key that is missing it is Python's own KeyError."""
+
+
+def unlike(value: object) -> NoReturn:
+    """The reader that reads nothing."""
+    raise Unlike
 
 
 def reader(declaration: Any) -> Reader:

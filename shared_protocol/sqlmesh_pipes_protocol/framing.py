@@ -211,8 +211,8 @@ class EventStream:
         return gaps
 
     def _seen(self, seq: int) -> bool:
-        if seq < self._contiguous:
-            return True
+        if seq <= self._contiguous:
+            return seq < self._contiguous
         begins, ends = self._ahead
         place = bisect_right(begins, seq) - 1
         return place >= 0 and seq < ends[place]
