@@ -47,7 +47,7 @@ def through(project_dir: Path, dump: Path | None = None, *, counts_calls: bool =
     called = [0]
 
     def count(frame: Any, event: str, argument: object) -> None:
-        called[0] += event == "call"
+        called[0] += event in ("call", "c_call")
 
     @sqlmesh_assets(project=project, name="warehouse")
     def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):

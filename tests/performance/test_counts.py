@@ -66,7 +66,7 @@ def test_recording_a_result_takes_as_many_calls_in_a_large_project_as_in_a_small
         project.renew()
         calls.append(step("calls", project)["calls"])
 
-    assert calls[1] == pytest.approx(calls[0], rel=0.03)
+    assert calls[1] == pytest.approx(calls[0], rel=0.015)
 
 
 def test_a_launch_asks_the_event_log_twice_whatever_is_selected(place):
