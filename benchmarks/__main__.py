@@ -21,7 +21,7 @@ BENCHMARKS: dict[str, Callable[[Place], Iterator[Row]]] = {
     "dagster": runs.measure_through_dagster,
     "latency": orchestrator.measure_latency,
     "launch": orchestrator.measure_launch,
-    "protocol": protocol.measure_rows,
+    "protocol": protocol.measure,
     "memory": orchestrator.measure_memory,
     "tick": orchestrator.measure_tick,
 }

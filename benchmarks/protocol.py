@@ -1,6 +1,6 @@
 """What an event costs on the wire, against orjson's bare dictionaries, over the events of realistic runs.
 
-Both take turns, so that what else the machine does meets both, and each round is compared with its own. ``python benchmarks/protocol.py``
+Both take turns, so that what else the machine does meets both, and each round is compared with its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from benchmarks.places import Place, interleaved, say
+from benchmarks.rows import Rounds, Row
 from sqlmesh_pipes_protocol import Envelope, decode, encode
 from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.events import (
@@ -39,6 +41,10 @@ from sqlmesh_pipes_protocol.events import (
     Versions,
 )
 
+LIMIT = 3.0
+RATE = 100_000
+ROUNDS = 15
+RUN_ID = "6575ebd4-de2e-429c-99c7-000000000000"
 MODELS_A_RUN = 1_000
 MIX_OF = 2_000
 """Models whose events are measured: two runs."""
@@ -70,37 +76,55 @@ TRACEBACK = "Traceback (most recent call last):\n" + "".join(
 
 def mix(models: int) -> list[Envelope]:
     """The events of runs of 1,000 models each, the last one of what is left; the same at each call."""
-    envelopes = []
-    at = BEGIN
-    for first in range(0, models, MODELS_A_RUN):
-        for seq, event in enumerate(_run(min(MODELS_A_RUN, models - first))):
-            envelopes.append(
-                Envelope(
-                    run_id=f"6575ebd4-de2e-429c-99c7-{first:012}", seq=seq, at=timestamp(at), event=event
-                )
-            )
-            at += BETWEEN_EVENTS
-    return envelopes
+    return [
+        envelope
+        for first in range(0, models, MODELS_A_RUN)
+        for envelope in events(min(MODELS_A_RUN, models - first))
+    ]
 
 
-def measure(rounds: int = 15) -> dict[str, float]:
-    """Medians over the rounds, of which each has both sides.
+def events(models: int, batches: int | None = None) -> Iterator[Envelope]:
+    """The events of one run.
 
-    Returns:
-        ``encode_ratio`` and ``decode_ratio``: the time of an event to that of its bare dictionary in orjson.
-        ``encode_events_per_s`` and ``decode_events_per_s``.
+    Args:
+        models: which of them are skipped or fail is the same at each call.
+        batches: of each model, each with its audits; by default one, and two for each third model.
     """
+    for seq, event in enumerate(_run(models, batches)):
+        yield Envelope(run_id=RUN_ID, seq=seq, at=timestamp(BEGIN + seq * BETWEEN_EVENTS), event=event)
+
+
+def models(count: int) -> list[str]:
+    """FQNs of a run's models, in order."""
+    return [f'"shop"."{MARTS[n % 4]}"."{NAMES[n % 6]}_{n:04}"' for n in range(count)]
+
+
+def measure(place: Place) -> Iterator[Row]:
+    say("encodes and decodes events")
+    rounds = 1 if place.quick else ROUNDS
     lines = [encode(event) for event in mix(MIX_OF)]
     # First, while no event is kept: what is looked through for garbage in between is this side's cost, and would grow with them.
-    decode_ratio, decode_s = _compare(decode, lines, orjson.loads, lines, rounds)
-    events, objects = mix(MIX_OF), [orjson.loads(line) for line in lines]
-    encode_ratio, encode_s = _compare(encode, events, orjson.dumps, objects, rounds)
-    return {
-        "encode_ratio": encode_ratio,
-        "decode_ratio": decode_ratio,
-        "encode_events_per_s": len(events) / encode_s,
-        "decode_events_per_s": len(lines) / decode_s,
-    }
+    decoding = _compare(decode, lines, orjson.loads, lines, rounds)
+    envelopes, objects = mix(MIX_OF), [orjson.loads(line) for line in lines]
+    encoding = _compare(encode, envelopes, orjson.dumps, objects, rounds)
+    size = f"{len(lines):,} events"
+    for what, found in (("encode", encoding), ("decode and validate", decoding)):
+        yield found.row(
+            what=f"protocol: {what}",
+            size=size,
+            against="orjson, the bare dict",
+            of=["ours"],
+            to=["orjson"],
+            limit=LIMIT,
+        )
+    yield Row(
+        what="protocol: decode and validate",
+        size=size,
+        value=len(lines) / statistics.median(decoding.seconds["ours"]),
+        unit="events/s",
+        limit=RATE,
+        at_least=True,
+    )
 
 
 def _compare(
@@ -109,13 +133,10 @@ def _compare(
     theirs: Callable[[Any], object],
     their_values: Sequence[object],
     rounds: int,
-) -> tuple[float, float]:
-    ratios, times = [], []
-    for _ in range(rounds):
-        our_time = _time(ours, our_values)
-        ratios.append(our_time / _time(theirs, their_values))
-        times.append(our_time)
-    return statistics.median(ratios), statistics.median(times)
+) -> Rounds:
+    return interleaved(
+        rounds, {"ours": lambda: _time(ours, our_values), "orjson": lambda: _time(theirs, their_values)}
+    )
 
 
 def _time(function: Callable[[Any], object], values: Sequence[object]) -> float:
@@ -125,9 +146,9 @@ def _time(function: Callable[[Any], object], values: Sequence[object]) -> float:
     return time.perf_counter() - start
 
 
-def _run(models: int) -> Iterator[Event]:
+def _run(count: int, batches: int | None) -> Iterator[Event]:
     """As the runner tells it: what is true of models in general is so by their number."""
-    fqns = [f'"shop"."{MARTS[n % 4]}"."{NAMES[n % 6]}_{n:04}"' for n in range(models)]
+    fqns = models(count)
     ends = {fqn: _ending(number) for number, fqn in enumerate(fqns)}
     seq = 0
 
@@ -142,8 +163,8 @@ def _run(models: int) -> Iterator[Event]:
             gateway="warehouse",
             versions=Versions(runner="0.1.0", sqlmesh="0.236.4", python="3.11.7"),
             selection=None,
-            models_deployed=models,
-            models_selected=models,
+            models_deployed=count,
+            models_selected=count,
             start=None,
             end=None,
             execution_time=None,
@@ -152,16 +173,16 @@ def _run(models: int) -> Iterator[Event]:
         )
     )
     due = tuple(
-        ModelBatches(model=fqn, intervals=_intervals(number))
+        ModelBatches(model=fqn, intervals=_intervals(number, batches))
         for number, fqn in enumerate(fqns)
         if ends[fqn] != "skipped"
     )
     yield counted(EvaluationStarted(attempt=1, batches=due))
     outcomes = []
     for number, fqn in enumerate(fqns):
-        for event in _model(number, fqn, ends[fqn]):
+        for event in _model(number, fqn, ends[fqn], _intervals(number, batches)):
             yield counted(event)
-        outcomes.append(_outcome(number, fqn, ends[fqn]))
+        outcomes.append(_outcome(fqn, ends[fqn], _intervals(number, batches)))
         if number % 5 == 4:
             yield counted(Log(level="info", logger="sqlmesh", message=f"Evaluated {fqn} in 1.42s"))
         if number % 8 == 7:
@@ -174,7 +195,7 @@ def _run(models: int) -> Iterator[Event]:
         status="failed" if "failed" in of else "success",
         exit_code=1 if "failed" in of else 0,
         counts=Counts(
-            selected=models,
+            selected=count,
             executed=of.count("executed"),
             failed=of.count("failed"),
             skipped=of.count("skipped"),
@@ -192,9 +213,9 @@ def _ending(number: int) -> Any:
     return "failed" if number % 100 == 41 else "skipped" if number % 25 == 13 else "executed"
 
 
-def _intervals(number: int) -> tuple[Interval, ...]:
-    """One batch, and two for each third model."""
-    days = [DAY - timedelta(days=1), DAY] if number % 3 == 0 else [DAY]
+def _intervals(number: int, batches: int | None) -> tuple[Interval, ...]:
+    """Of the last days, a day each. By default two for each third model, and one for the others."""
+    days = [DAY - timedelta(days=back) for back in reversed(range(batches or (2 if number % 3 == 0 else 1)))]
     return tuple(Interval(start=_midnight(day), end=_midnight(day + timedelta(days=1))) for day in days)
 
 
@@ -202,7 +223,7 @@ def _midnight(day: datetime) -> Any:
     return f"{day:%Y-%m-%d}T00:00:00Z"
 
 
-def _model(number: int, fqn: str, end: str) -> Iterator[Event]:
+def _model(number: int, fqn: str, end: str, intervals: tuple[Interval, ...]) -> Iterator[Event]:
     if end == "skipped":
         yield ModelSkipped(
             model=fqn,
@@ -211,7 +232,6 @@ def _model(number: int, fqn: str, end: str) -> Iterator[Event]:
             next_due=_midnight(DAY + timedelta(days=2)),
         )
         return
-    intervals = _intervals(number)
     yield ModelStarted(model=fqn, batches=len(intervals))
     if end == "failed":
         yield ModelFailed(
@@ -227,22 +247,23 @@ def _model(number: int, fqn: str, end: str) -> Iterator[Event]:
     _, schema, name = fqn.replace('"', "").split(".")
     table = f"{schema}__{name}__{2_635_101_511 + number}"
     for index, interval in enumerate(intervals):
-        if index == len(intervals) - 1:
-            for audit, arguments, condition in AUDITS:
-                query = f'SELECT\n  *\nFROM "shop"."sqlmesh__{schema}"."{table}" AS "{table}"\nWHERE\n  {condition}'
-                yield AuditEvaluated(
-                    model=fqn,
-                    audit=audit,
-                    name=audit,
-                    arguments=arguments,
-                    blocking=True,
-                    skipped=False,
-                    passed=True,
-                    failing_rows=0,
-                    query=query,
-                    dialect="duckdb",
-                    interval=interval,
-                )
+        for audit, arguments, condition in AUDITS:
+            query = (
+                f'SELECT\n  *\nFROM "shop"."sqlmesh__{schema}"."{table}" AS "{table}"\nWHERE\n  {condition}'
+            )
+            yield AuditEvaluated(
+                model=fqn,
+                audit=audit,
+                name=audit,
+                arguments=arguments,
+                blocking=True,
+                skipped=False,
+                passed=True,
+                failing_rows=0,
+                query=query,
+                dialect="duckdb",
+                interval=interval,
+            )
         yield BatchFinished(
             model=fqn,
             interval=interval,
@@ -268,12 +289,11 @@ def _model(number: int, fqn: str, end: str) -> Iterator[Event]:
     )
 
 
-def _outcome(number: int, fqn: str, end: Any) -> ModelOutcome:
+def _outcome(fqn: str, end: Any, intervals: tuple[Interval, ...]) -> ModelOutcome:
     if end == "skipped":
         return ModelOutcome(model=fqn, status=end, reason="cron_not_due")
     if end == "failed":
         return ModelOutcome(model=fqn, status=end, error=_error(fqn, None))
-    intervals = _intervals(number)
     return ModelOutcome(
         model=fqn,
         status=end,
@@ -293,7 +313,3 @@ def _error(fqn: str, traceback: str | None) -> ErrorInfo:
         transient=False,
         traceback=traceback,
     )
-
-
-if __name__ == "__main__":
-    print(measure())

@@ -4,7 +4,7 @@
     calls    PROJECT                 the same, and how many functions Python calls to record each of its results
     bare     PROJECT FILE            bare Dagster assets and checks, which yield kept results
     launch   PROJECT SELECTED        from the asset function to the start of a runner, so many assets selected
-    read     PROJECT EVENTS          so many events, of 1,000 models a run, through the reader and the mapper; no project is read
+    read     PROJECT EVENTS          the events of one run, so many or some more, through the reader and the mapper; no project is read
     tick     PROJECT                 all of a project, and then a tick of its schedule
 
 Annotations are not postponed: Dagster reads those of asset functions.
@@ -146,46 +146,41 @@ def launch(project_dir: Path, selected: int) -> dict[str, Any]:
 
 
 def read(events: int) -> dict[str, Any]:
-    """How much the process grows from the first tenth of the events to the last one."""
+    """How much the process grows from a tenth of the events to the last one: of 1,000 models, with as many batches as that takes."""
     from benchmarks import protocol
     from dagster_sqlmesh_pipes.mapping import ResultMapper
     from dagster_sqlmesh_pipes.pipes import Payload, RunnerMessageHandler, RunnerOutputReader
     from dagster_sqlmesh_pipes.specs import SpecIndex
-    from sqlmesh_pipes_protocol.events import AuditEvaluated
     from sqlmesh_pipes_protocol.framing import EventStream
     from sqlmesh_pipes_protocol.told import RunTold
 
     sizes: list[float] = []
     counts = {"events": 0, "results": 0}
+    run = protocol.events(protocol.MODELS_A_RUN, events // protocol.MODELS_A_RUN // 4 + 2)
+    models, audits = protocol.models(protocol.MODELS_A_RUN), [name for name, *_ in protocol.AUDITS]
 
     @dg.multi_asset(specs=[dg.AssetSpec("reader", skippable=True)], can_subset=True)
     def reader(context: dg.AssetExecutionContext):
-        while counts["events"] < events:
-            envelopes = protocol.mix(protocol.MODELS_A_RUN)
-            output = RunnerOutputReader()
-            handler = RunnerMessageHandler(context, output)
-            stream, told = EventStream(), RunTold(envelopes[0].run_id)
-            models = {event.model for each in envelopes if hasattr(event := each.event, "model")}
-            keys = {fqn: dg.AssetKey(fqn.replace('"', "").split(".")) for fqn in models}
-            audits = {
-                (event.model, event.audit): event.audit
-                for each in envelopes
-                if isinstance(event := each.event, AuditEvaluated)
-            }
-            checks = [dg.AssetCheckKey(keys[fqn], name) for (fqn, _), name in audits.items()]
-            mapper = ResultMapper(SpecIndex(keys=keys, checks=audits), set(keys.values()), checks)
-            with output.read_messages(handler):
-                for line in map(_as_message, envelopes):
-                    output.feed(line)
-                    while not handler.items.empty():
-                        item = handler.items.get()
-                        envelope = stream.receive(item.value) if isinstance(item, Payload) else None
-                        if envelope is not None:
-                            told.take(envelope)
-                            counts["results"] += sum(1 for _ in mapper.results(envelope.event))
-                            counts["events"] += 1
-                            if counts["events"] % (events // 10) == 0:
-                                sizes.append(_resident_mib())
+        output = RunnerOutputReader()
+        handler = RunnerMessageHandler(context, output)
+        stream, told = EventStream(), RunTold(protocol.RUN_ID)
+        keys = {fqn: dg.AssetKey(fqn.replace('"', "").split(".")) for fqn in models}
+        index = SpecIndex(keys=keys, checks={(fqn, name): name for fqn in models for name in audits})
+        checks = [dg.AssetCheckKey(key, name) for key in keys.values() for name in audits]
+        mapper = ResultMapper(index, set(keys.values()), checks)
+        with output.read_messages(handler):
+            for line in map(_as_message, run):
+                output.feed(line)
+                while not handler.items.empty():
+                    item = handler.items.get()
+                    envelope = stream.receive(item.value) if isinstance(item, Payload) else None
+                    if envelope is None:
+                        continue
+                    told.take(envelope)
+                    counts["results"] += sum(1 for _ in mapper.results(envelope.event))
+                    counts["events"] += 1
+                    if counts["events"] % (events // 10) == 0:
+                        sizes.append(_resident_mib())
         yield from ()
 
     _run([reader], {})

@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from sqlmesh_pipes_protocol.events import Timestamp
-from sqlmesh_pipes_protocol.times import is_timestamp
+from sqlmesh_pipes_protocol.times import ORDINARY_TIMESTAMP, is_timestamp
 
 Reader = Callable[[Any], Any]
 
@@ -60,7 +60,7 @@ def reader_within(outer: Any, field: str, inner: Any) -> Reader:
 
 def _compiled(statements: Iterable[str], names: dict[str, Any]) -> Reader:
     source = "\n    ".join(["def read(value):", *statements, "return value"])
-    names.update(Unlike=Unlike, is_timestamp=is_timestamp)
+    names.update(Unlike=Unlike, is_timestamp=is_timestamp, matched=ORDINARY_TIMESTAMP.fullmatch)
     exec(compile(source, "<reader>", "exec"), names)  # noqa: S102 - made of our own declarations
     return names["read"]  # type: ignore[no-any-return]  # exec has put it there
 
@@ -119,7 +119,7 @@ def _value(declaration: Any, field: str, names: dict[str, Any]) -> Iterator[str]
     if declaration is object:
         yield "pass"
     elif declaration is Timestamp:
-        yield "if type(value) is not str or not is_timestamp(value): raise Unlike"
+        yield "if type(value) is not str or (matched(value) is None and not is_timestamp(value)): raise Unlike"
     elif declaration in _PLAIN:
         yield f"if type(value) is not {declaration.__name__}: raise Unlike"
     elif dataclasses.is_dataclass(declaration):

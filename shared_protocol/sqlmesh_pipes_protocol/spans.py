@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from sqlmesh_pipes_protocol.codec import timestamp
 from sqlmesh_pipes_protocol.events import Interval, Timestamp
 
 Span = tuple[int, int]
 """An interval in milliseconds since the epoch, end excluded."""
+_TIMES_KEPT = 2048
+"""The ends of a run's intervals come again with each batch, and are few."""
 
 
 def moment(epoch_ms: int) -> Timestamp:
@@ -18,6 +21,7 @@ def moment(epoch_ms: int) -> Timestamp:
     return Timestamp(text.replace(".000000Z", "Z"))
 
 
+@lru_cache(_TIMES_KEPT)
 def epoch_ms(time: Timestamp) -> int:
     """A time of the protocol in milliseconds since the epoch. Rounded down: SQLMesh's own times have no more."""
     whole, _, fraction = time.removesuffix("Z").partition(".")
