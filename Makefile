@@ -92,8 +92,13 @@ soak: install  ## 200 runs in a row, and 2,000 models, through Dagster end to en
 	$(VENV)/bin/python tests/soak.py runs $(RUNS)
 	$(VENV)/bin/python tests/soak.py models $(MODELS)
 
-bench: install  ## Measure, as ratios: how long definitions take to load, against bare Dagster.
-	$(VENV)/bin/python benchmarks/load_definitions.py
+bench: install  ## Measure speed, as ratios to plain SQLMesh and bare Dagster: a table, kept in benchmarks/results (half an hour).
+	$(VENV)/bin/python -m benchmarks $(BENCHMARKS)
+
+.PHONY: bench-quick
+bench-quick: install  ## Count what speed comes down to, queries, events, calls, bytes, imports; and see that each benchmark works.
+	$(VENV)/bin/python -m pytest tests/performance -n $(JOBS)
+	$(VENV)/bin/python -m benchmarks --quick
 
 lint: install  ## Check style, types and who imports whom.
 	$(VENV)/bin/ruff check .
