@@ -87,9 +87,8 @@ class Rounds:
             "ratios": [round(ratio, 4) for ratio in found],
             **row.pop("details", {}),
         }
-        return Row(
-            value=statistics.median(found), spread=(min(found), max(found)), unit="x", details=details, **row
-        )
+        row.setdefault("unit", "x")
+        return Row(value=statistics.median(found), spread=(min(found), max(found)), details=details, **row)
 
 
 def table(rows: Iterable[Row]) -> str:
