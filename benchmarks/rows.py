@@ -103,7 +103,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def write(rows: Sequence[Row], folder: Path, versions: Mapping[str, str]) -> Path:
-    """The rows as JSON, in a file that has the day in its name; of several runs of a day the last stays."""
+    """The rows as JSON, and as a table in Markdown beside it. The files are named for the day: of several runs the last stays."""
     now = datetime.now(timezone.utc)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y-%m-%d}.json"
@@ -114,7 +114,14 @@ def write(rows: Sequence[Row], folder: Path, versions: Mapping[str, str]) -> Pat
         "rows": [{**asdict(row), "target": row.target, "met": row.met} for row in rows],
     }
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    said = ", ".join(f"{name} {value}" for name, value in {**versions, **machine()}.items())
+    path.with_suffix(".md").write_text(f"{now:%Y-%m-%d}: {said}.\n\n{markdown(rows)}\n")
     return path
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(row.cells for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine() -> dict[str, str]:
