@@ -300,16 +300,15 @@ def unfinished_runners(context: dg.AssetExecutionContext) -> list[Unfinished]:
     """
     step_key = context.get_step_execution_context().step.key
     same_work = [context.run_id, *parent_runs(context)]
-    handles = [found for run_id in same_work for found in _handles(context, run_id, step_key) or ()]
+    handles = [found for run_id in same_work for found in _handles(context, run_id, step_key)]
     if not handles:
         failed = dg.RunsFilter(
             job_name=context.run.job_name,
             statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
         )
         for run in context.instance.get_runs(failed, limit=_LOOKED_THROUGH):
-            found = _handles(context, run.run_id, step_key)
-            if found is not None:
-                handles = found
+            handles = list(_handles(context, run.run_id, step_key))
+            if handles:
                 break
     latest: dict[str, Handle] = {}
     for handle in handles:
@@ -343,21 +342,19 @@ def recorded_since(context: dg.AssetExecutionContext, run_ids: Iterable[str], si
     return recorded
 
 
-def _handles(context: dg.AssetExecutionContext, run_id: str, step_key: str) -> list[Handle] | None:
-    """What a run's event log knows of a step's runners since the step last succeeded, the latest first; None where it never got there."""
+def _handles(context: dg.AssetExecutionContext, run_id: str, step_key: str) -> Iterator[Handle]:
+    """What a run's event log knows of a step's runners, the latest first. Nothing, where the step has succeeded since."""
     kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.STEP_SUCCESS}
-    found: list[Handle] = []
     for record in reversed(context.instance.get_records_for_run(run_id, of_type=kinds).records):
         event = record.event_log_entry.dagster_event
         if event is None or event.step_key != step_key:
             continue
         if event.event_type == dg.DagsterEventType.STEP_SUCCESS:
-            return found
+            return
         value = event.engine_event_data.metadata.get(_HANDLE_KEY)
         if isinstance(value, dg.JsonMetadataValue) and isinstance(value.data, Mapping):
             # Of a later release it may have more.
-            found.append(Handle(**{name: value.data[name] for name in _HANDLE_FIELDS if name in value.data}))
-    return found or None
+            yield Handle(**{name: value.data[name] for name in _HANDLE_FIELDS if name in value.data})
 
 
 def later_materializations(
