@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
-
 from benchmarks import projects
 from benchmarks.rows import Rounds
+from sqlmesh_pipes_protocol.framing import EventStream, parse_line
 
 ROOT = Path(__file__).parents[1]
 RUNNER_BIN = Path(os.environ.get("SQLMESH_RUNNER_VENV", ROOT / ".venv-runner")) / "bin"
@@ -58,12 +57,14 @@ class Project:
         """Seconds of plain ``sqlmesh run``."""
         return timed([RUNNER_BIN / "sqlmesh", "run", "prod"], self.path)[0]
 
-    def events(self) -> list[dict[str, object]]:
-        return [orjson.loads(line) for line in (self.path / "events.jsonl").read_bytes().splitlines()]
-
-    def outcome(self) -> Mapping[str, object]:
-        """What the runner's last event says, but for the digest."""
-        return {key: value for key, value in self.events()[-1].items() if key in ("status", "counts")}
+    def status(self) -> str:
+        """How the runner's last run ended, by its last event."""
+        stream = EventStream()
+        for line in (self.path / "events.jsonl").read_bytes().splitlines():
+            value = parse_line(line)
+            if value is not None:
+                stream.receive(value)
+        return stream.finished.status if stream.finished is not None else "died"
 
 
 @dataclass

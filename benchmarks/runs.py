@@ -121,7 +121,7 @@ def _with_work(project: Project, side: str) -> float:
 def _without_work(project: Project, side: str) -> float:
     while True:
         taken = _taken(project, side)
-        if side == "sqlmesh" or project.outcome()["status"] == "nothing_to_do":
+        if side == "sqlmesh" or project.status() == "nothing_to_do":
             return taken
         # An hour has passed meanwhile: that was the run which did its work.
 
@@ -130,6 +130,6 @@ def _taken(project: Project, side: str, status: str | None = None) -> float:
     if side == "sqlmesh":
         return project.sqlmesh()
     taken = project.runner("--quiet")
-    if status is not None and project.outcome()["status"] != status:
-        raise RuntimeError(f"the runner was to end in {status}: {project.outcome()}")
+    if status is not None and project.status() != status:
+        raise RuntimeError(f"the runner was to end in {status}, and its run is {project.status()}")
     return taken
