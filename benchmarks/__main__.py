@@ -52,8 +52,8 @@ def main() -> int:
     print(rows.table(found))
     if given.quick:
         return 0
-    if not given.names:
-        print(f"\nKept in {rows.write(found, given.results, _versions()).relative_to(ROOT)}")
+    name = "-".join(given.names)
+    print(f"\nKept: {rows.write(found, given.results, _versions(), name)}")
     return 0 if all(row.met for row in found) else 1
 
 

@@ -134,9 +134,9 @@ def externals(models: int) -> list[str]:
     return [f"raw.source_{number}" for number in range(max(models // 50, 1))]
 
 
-def write_project(path: Path, models: int, *, database: Path | None = None) -> Path:
+def write_project(path: Path, models: int) -> Path:
     """A SQLMesh project of so many models, on a DuckDB database that need not be there yet; `seed` fills what it reads from outside."""
-    database = database or path / "warehouse.duckdb"
+    database = path / "warehouse.duckdb"
     (path / "models").mkdir(parents=True)
     (path / "config.yaml").write_text(CONFIG.format(database=database, start=START))
     (path / "external_models.yaml").write_text("".join(_external_entries(externals(models))))

@@ -102,11 +102,18 @@ def table(rows: Iterable[Row]) -> str:
     )
 
 
-def write(rows: Sequence[Row], folder: Path, versions: Mapping[str, str]) -> Path:
-    """The rows as JSON, and as a table in Markdown beside it. The files are named for the day: of several runs the last stays."""
+def write(rows: Sequence[Row], folder: Path, versions: Mapping[str, str], name: str = "") -> Path:
+    """The rows as JSON, and as a table in Markdown beside it. The files are named for the day: of several runs the last stays.
+
+    Args:
+        rows: of one run.
+        folder: is made where there is none.
+        versions: of what was measured.
+        name: of benchmarks that are not all there are.
+    """
     now = datetime.now(timezone.utc)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{now:%Y-%m-%d}.json"
+    path = folder / f"{now:%Y-%m-%d}{'-' if name else ''}{name}.json"
     report = {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "versions": versions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -48,12 +49,10 @@ def measure_idle(place: Place) -> Iterator[Row]:
         say(f"runs {models:,} models of which none is due")
         project.renew()
         project.runner()
+        idle = Idle(project)
         rounds = interleaved(
             1 if place.quick else _ROUNDS_WITHOUT_WORK,
-            {
-                "sqlmesh": partial(_without_work, project, "sqlmesh"),
-                "runner": partial(_without_work, project, "runner"),
-            },
+            {"sqlmesh": partial(idle.taken, "sqlmesh"), "runner": partial(idle.taken, "runner")},
         )
         yield rounds.row(
             what="run with nothing due, the runner",
@@ -118,12 +117,36 @@ def _with_work(project: Project, side: str) -> float:
     return _taken(project, side, "success")
 
 
-def _without_work(project: Project, side: str) -> float:
+class Idle:
+    """A project of which nothing is due, until the next cron elapses: none does but at a full or half hour."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._since = _half_hours()
+
+    def taken(self, side: str) -> float:
+        """Seconds of a run with nothing to do. A run for which a cron has elapsed does its work, and does not count."""
+        while True:
+            begun = _half_hours()
+            taken = _taken(self._project, side)
+            was_idle = side == "sqlmesh" or self._project.status() == "nothing_to_do"
+            if begun == self._since == _half_hours() and was_idle:
+                return taken
+            self._since = begun
+
+
+def tick(project: Project) -> dict[str, Any]:
+    """A tick after a run, both in one half hour: no cron has elapsed between them."""
     while True:
-        taken = _taken(project, side)
-        if side == "sqlmesh" or project.status() == "nothing_to_do":
-            return taken
-        # An hour has passed meanwhile: that was the run which did its work.
+        begun = _half_hours()
+        project.renew()
+        found = step("tick", project)
+        if begun == _half_hours():
+            return found
+
+
+def _half_hours() -> int:
+    return int(time.time() // 1800)
 
 
 def _taken(project: Project, side: str, status: str | None = None) -> float:

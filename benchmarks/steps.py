@@ -3,7 +3,8 @@
     through  PROJECT [--dump FILE]   all of a project, by the runner; its results are kept for a bare step
     calls    PROJECT                 the same, and how many functions Python calls to record each of its results
     bare     PROJECT FILE            bare Dagster assets and checks, which yield kept results
-    launch   PROJECT SELECTED        from the asset function to the start of a runner, so many assets selected
+    launch   PROJECT SELECTED FAILED LAUNCHES   from the asset function to the start of a runner, so many assets selected, so many times,
+                                     after so many runs that failed
     read     PROJECT EVENTS          the events of one run, so many or some more, through the reader and the mapper; no project is read
     tick     PROJECT                 all of a project, and then a tick of its schedule
 
@@ -30,7 +31,6 @@ import sqlalchemy
 
 from benchmarks.places import RUNNER_BIN
 
-_LAUNCHES = 12
 _OF_THE_SCHEMA = re.compile("alembic_version|sqlite_master")
 
 
@@ -112,11 +112,15 @@ def _kept(file: Any) -> Iterator[dg.MaterializeResult[Any]]:
         yield dg.MaterializeResult(**result, check_results=checks)
 
 
-def launch(project_dir: Path, selected: int) -> dict[str, Any]:
+def launch(project_dir: Path, selected: int, failed: int, launches: int) -> dict[str, Any]:
+    """Each launch is of a Dagster run of its own, the first one unmeasured: in it Dagster imports what it had not yet.
+
+    Before them the job has failed so often, each time without starting a runner, which is the most to look through.
+    """
     from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshResource, SubprocessLauncher, sqlmesh_assets
 
     class Starting(SubprocessLauncher):
-        """A process that ends at once, by the launcher's own way."""
+        """Starts a process that ends at once, by the launcher's own way."""
 
         def launch(self, call: Any) -> Any:
             runner = super().launch(call)
@@ -125,28 +129,45 @@ def launch(project_dir: Path, selected: int) -> dict[str, Any]:
 
     started: list[tuple[float, int]] = []
     taken: list[float] = []
-    looked_up: list[int] = []
+    asked: list[int] = []
+    failures = [failed]
     project = SQLMeshProject(project_dir)
 
     @sqlmesh_assets(project=project, name="warehouse")
     def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
-        for _ in range(_LAUNCHES):
-            entered, before = time.perf_counter(), sum(sent.values())
-            try:
-                yield from sqlmesh.run(context)
-            except dg.Failure:  # it ended without a word, as it was meant to
-                taken.append(started[-1][0] - entered)
-                looked_up.append(started[-1][1] - before)
+        if failures[0]:
+            raise RuntimeError("as it was meant to")
+        entered, before = time.perf_counter(), sum(sent.values())
+        try:
+            yield from sqlmesh.run(context)
+        except dg.Failure:  # it ended without a word, as it was meant to
+            taken.append(started[-1][0] - entered)
+            asked.append(started[-1][1] - before)
 
-    sqlmesh = SQLMeshResource(project, launcher=Starting(command=["true"]))
-    keys = [spec.key for spec in warehouse.specs][:selected]
-    with statements() as sent:
-        _run([warehouse], {"sqlmesh": sqlmesh}, dg.AssetSelection.assets(*keys).without_checks())
-    return {"milliseconds": [round(each * 1000, 2) for each in taken], "statements": looked_up}
+    resources = {"sqlmesh": SQLMeshResource(project, launcher=Starting(command=["true"]))}
+    keys = [spec.key for spec in warehouse.specs]
+
+    def run(instance: dg.DagsterInstance, count: int) -> None:
+        selection = dg.AssetSelection.assets(*keys[:count]).without_checks()
+        dg.materialize(
+            [warehouse], instance=instance, resources=resources, selection=selection, raise_on_error=False
+        )
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dg.DagsterInstance.local_temp(folder) as instance,
+        statements() as sent,
+    ):
+        while failures[0]:
+            run(instance, 1)
+            failures[0] -= 1
+        for count in [1, *[selected] * launches]:
+            run(instance, count)
+    return {"milliseconds": [round(each * 1000, 2) for each in taken[1:]], "statements": asked[1:]}
 
 
 def read(events: int) -> dict[str, Any]:
-    """How much the process grows from a tenth of the events to the last one: of 1,000 models, with as many batches as that takes."""
+    """How much the process grows from before the first event, the largest, to after the last: of 1,000 models, with many batches."""
     from benchmarks import protocol
     from dagster_sqlmesh_pipes.mapping import ResultMapper
     from dagster_sqlmesh_pipes.pipes import Payload, RunnerMessageHandler, RunnerOutputReader
@@ -155,6 +176,7 @@ def read(events: int) -> dict[str, Any]:
     from sqlmesh_pipes_protocol.told import RunTold
 
     sizes: list[float] = []
+    """Before the first event, after each tenth of them, and after the last."""
     counts = {"events": 0, "results": 0}
     run = protocol.events(protocol.MODELS_A_RUN, events // protocol.MODELS_A_RUN // 4 + 2)
     models, audits = protocol.models(protocol.MODELS_A_RUN), [name for name, *_ in protocol.AUDITS]
@@ -169,6 +191,7 @@ def read(events: int) -> dict[str, Any]:
         checks = [dg.AssetCheckKey(key, name) for key in keys.values() for name in audits]
         mapper = ResultMapper(index, set(keys.values()), checks)
         with output.read_messages(handler):
+            sizes.append(_resident_mib())
             for line in map(_as_message, run):
                 output.feed(line)
                 while not handler.items.empty():
@@ -181,10 +204,11 @@ def read(events: int) -> dict[str, Any]:
                     counts["events"] += 1
                     if counts["events"] % (events // 10) == 0:
                         sizes.append(_resident_mib())
+            sizes.append(_resident_mib())
         yield from ()
 
     _run([reader], {})
-    return {**counts, "grown_mib": max(sizes) - sizes[0], "mib": sizes}
+    return {**counts, "grown_mib": round(max(sizes) - sizes[0], 1), "mib": sizes}
 
 
 def tick(project_dir: Path) -> dict[str, Any]:
@@ -343,8 +367,8 @@ if __name__ == "__main__":
             said = through(Path(path), counts_calls=True)
         case ["bare", _, file]:
             said = bare(Path(file))
-        case ["launch", path, count]:
-            said = launch(Path(path), int(count))
+        case ["launch", path, count, failed, launches]:
+            said = launch(Path(path), int(count), int(failed), int(launches))
         case ["read", _, count]:
             said = read(int(count))
         case ["tick", path]:

@@ -1,4 +1,4 @@
-"""From a runner's events to Dagster's results. Pure: events in, results out; no input, no output, no clock.
+"""From a runner's events to Dagster's results: events in, results out; no clock, and nothing is asked but which partitions Dagster has.
 
 executed  → a materialization with a result for each audit, and ``sqlmesh_execution_status`` passed; in a run for partitions
             that SQLMesh did not all fill, a materialization for each that it did
@@ -125,7 +125,9 @@ class ResultMapper:
             case RunStarted():
                 self._correlation_id = event.correlation_id
             case AuditEvaluated():
-                self._audits.setdefault(event.model, {}).setdefault(event.audit, {})[event.interval] = event
+                evaluations = self._audits.setdefault(event.model, {}).setdefault(event.audit, {})
+                evaluations.pop(None, None)  # SQLMesh has restarted: what it says now stands
+                evaluations[event.interval] = event
             case ModelExecuted():
                 yield from self._executed(event)
                 self._shed(event.model)

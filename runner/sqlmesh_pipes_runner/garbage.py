@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import gc
 
+_is_held_back = False
+
 
 def hold_back() -> None:
     """Collect nothing until `keep_what_is_loaded`. Only for a process that ends with its command: what is kept is kept for good."""
-    gc.disable()
+    global _is_held_back
+    if gc.isenabled():
+        gc.disable()
+        _is_held_back = True
 
 
 def keep_what_is_loaded() -> None:
     """Leave alone what there is, and collect again; nothing where the collector was not held back."""
-    if not gc.isenabled():
+    global _is_held_back
+    if _is_held_back:
         gc.freeze()
         gc.enable()
+        _is_held_back = False

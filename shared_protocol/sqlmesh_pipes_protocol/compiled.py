@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from sqlmesh_pipes_protocol.events import Timestamp
@@ -74,12 +74,29 @@ def _object(declaration: Any, names: dict[str, Any]) -> Iterator[str]:
         yield "whole = value"
         yield from _filled(declaration, names)
         return
-    # An interval comes again with each batch, audit and outcome, and a run has few: each is made once, and shared.
-    names["interval"] = lru_cache(_INTERVALS_KEPT)(_interval_maker(declaration, fields))
-    for field in fields:
-        yield f"at_{field} = value[{field!r}]"
-        yield f"if type(at_{field}) is not str: raise Unlike"
-    yield f"value = interval({', '.join(f'at_{field}' for field in fields)})"
+    # An interval comes again with each batch, audit and outcome: each is made once, and shared, until there are too many to keep.
+    names.update(kept={}, Made=declaration, Open=_open(declaration))
+    times = [f"at_{field}" for field in fields]
+    for time, field in zip(times, fields, strict=True):
+        yield f"{time} = value[{field!r}]"
+        yield f"if type({time}) is not str: raise Unlike"
+    yield f"key = ({', '.join(times)})"
+    yield "value = kept.get(key)"
+    yield "if value is None:"
+    for time in times:
+        yield f"    if matched({time}) is None and not is_timestamp({time}): raise Unlike"
+    yield "    value = Open()"
+    for time, field in zip(times, fields, strict=True):
+        yield f"    value.{field} = {time}"
+    yield "    value.__class__ = Made"
+    yield f"    if len(kept) >= {_INTERVALS_KEPT}: kept.clear()"
+    yield "    kept[key] = value"
+
+
+def _open(declaration: Any) -> type:
+    """A class that is laid out as a frozen one, and is not frozen."""
+    slots = declaration.__dict__.get("__slots__")
+    return type(declaration.__name__, (), {} if slots is None else {"__slots__": slots})
 
 
 def _filled(declaration: Any, names: dict[str, Any], within: str | None = None) -> Iterator[str]:
@@ -88,9 +105,8 @@ def _filled(declaration: Any, names: dict[str, Any], within: str | None = None) 
     A frozen class refuses to be filled, and its ``__init__`` goes round that at several times the cost. So it is filled as one of a
     class that is laid out alike, and then becomes what was declared.
     """
-    name, slots = declaration.__name__, declaration.__dict__.get("__slots__")
-    names[name] = declaration
-    names[f"Open{name}"] = type(name, (), {} if slots is None else {"__slots__": slots})
+    name = declaration.__name__
+    names.update({name: declaration, f"Open{name}": _open(declaration)})
     hints = get_type_hints(declaration)
     yield f"made = Open{name}()"
     for field in dataclasses.fields(declaration):
@@ -102,15 +118,6 @@ def _filled(declaration: Any, names: dict[str, Any], within: str | None = None) 
         yield f"made.{field.name} = value"
     yield f"made.__class__ = {name}"
     yield "value = made"
-
-
-def _interval_maker(declaration: Any, fields: list[str]) -> Callable[..., Any]:
-    def made(*times: str) -> Any:
-        if not all(map(is_timestamp, times)):
-            raise Unlike
-        return declaration(**dict(zip(fields, times, strict=True)))
-
-    return made
 
 
 def _value(declaration: Any, field: str, names: dict[str, Any]) -> Iterator[str]:

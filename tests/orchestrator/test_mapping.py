@@ -196,6 +196,22 @@ def test_audits_that_were_lost_are_rebuilt_from_the_digest(mapper):
     assert check.metadata["failing_rows"].value == 4
 
 
+def test_what_an_audit_says_after_sqlmesh_has_restarted_the_run_corrects_what_was_told_before(mapper):
+    told = by_name(feed(mapper, audit(rows=2, blocking=False), EXECUTED)[0].check_results)
+    outcome = AuditOutcome(audit="not_null", skipped=False, passed=True, blocking=False, failing_rows=0)
+
+    feed(
+        mapper,
+        audit(rows=0, blocking=False),
+        finished(ModelOutcome(model=FQN, status="executed", intervals=(DAY,), audits=(outcome,))),
+    )
+
+    (corrected,) = mapper.corrections
+    assert (told["not_null"].passed, corrected.check_name, corrected.passed) == (False, "not_null", True)
+    assert corrected.metadata["arguments"].value == {"columns": "(a)"}
+    assert {"query", "dialect", "intervals"} <= corrected.metadata.keys()
+
+
 def test_what_dagster_did_not_select_yields_nothing():
     assert feed(make_mapper(selected_keys=set()), audit(), EXECUTED) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any, get_args
@@ -207,3 +208,21 @@ def test_an_event_shares_no_key_with_its_envelope() -> None:
     own = {field.name for field in dataclasses.fields(Envelope)} - {"event"}
     for event_type in get_args(Event):
         assert not own & {field.name for field in dataclasses.fields(event_type)}
+
+
+def test_more_intervals_than_are_kept_are_read_alike():
+    start = date(2000, 1, 1).toordinal()
+    days = [date.fromordinal(start + day).isoformat() for day in range(2500)]
+    intervals = [
+        {"start": f"{day}T00:00:00Z", "end": f"{after}T00:00:00Z"} for day, after in itertools.pairwise(days)
+    ]
+    read = compiled.reader(Interval)
+
+    made = [read(interval) for interval in intervals * 2]
+
+    assert made == [shapes.read_in_words(Interval, interval) for interval in intervals * 2]
+    assert {type(interval) for interval in made} == {Interval}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made[0].start = "2026-01-01T00:00:00Z"  # type: ignore[misc]  # that is the question
+    with pytest.raises(LookupError):
+        read({"start": "2026-01-01T00:00:00Z", "end": "tomorrow"})

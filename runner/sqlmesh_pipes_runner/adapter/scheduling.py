@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlglot import exp
+from sqlmesh.core.analytics import python_api_analytics
 from sqlmesh.core.context import Context
 from sqlmesh.core.environment import EnvironmentNamingInfo
 from sqlmesh.core.scheduler import Scheduler
@@ -32,10 +32,16 @@ from sqlmesh_pipes_runner.options import RunOptions
 from sqlmesh_pipes_runner.recorder import RunRecorder, Skip
 
 
+def _without_analytics(method: Any) -> Any:
+    """What SQLMesh's analytics are wrapped around; the method itself where they are not, or something else is around them."""
+    is_wrapped = method.__code__ is python_api_analytics(lambda: None).__code__
+    return method.__wrapped__ if is_wrapped else method
+
+
 class ReportingContext(StateContext):
     """A SQLMesh context whose scheduler reports to a recorder."""
 
-    run = inspect.unwrap(Context.run)
+    run = _without_analytics(Context.run)
     """Without `python_api_analytics`: it imports IPython to find out whether a notebook calls, which takes 0.1 s of the 1.1 s of a run
     with nothing to do, and then reports nothing, for it finds click among the callers."""
 

@@ -19,8 +19,10 @@ from sqlmesh_pipes_runner.cli.schema import schema
 
 class _Commands(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # By the console script and `python -m`; who goes on after the command calls `main`.
-        return self.main(*args, obj=options.OWN_PROCESS, **kwargs)
+        # By the console script and `python -m`, which end with the command. A program that goes on after it is not standalone.
+        if kwargs.get("standalone_mode", True):
+            kwargs.setdefault("obj", options.OWN_PROCESS)
+        return self.main(*args, **kwargs)
 
 
 def _tell_versions(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
