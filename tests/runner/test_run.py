@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
@@ -54,13 +55,19 @@ def make_run(warehouse, events, monkeypatch):
 
 
 def interrupt_at(kind, model='"db"."staging"."orders"'):
-    """Send SIGTERM to this process at the first event of a kind."""
+    """Send SIGTERM to this process at the first event of a kind, and go on when it is handled: by the main thread, which may be another."""
     sent = []
 
     def hook(event):
         if event.kind == kind and getattr(event, "model", model) == model and not sent:
             sent.append(event)
             os.kill(os.getpid(), signal.SIGTERM)
+            deadline = time.monotonic() + 10
+            while not is_handled() and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+    def is_handled():  # the grace period has begun
+        return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
 
     return hook
 
