@@ -148,7 +148,7 @@ def machine() -> dict[str, str]:
         "processor": processor,
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{int(memory.split()[1]) / 2**20:.0f} GiB",
-        "system": platform.system() + " " + platform.release(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
     }
 
