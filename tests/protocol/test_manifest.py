@@ -268,16 +268,21 @@ def test_a_full_disk_leaves_the_old_manifest_and_nothing_else(valid: Manifest, o
     _assert_untouched(old)
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
+@pytest.mark.parametrize(("owner", "moment"), [(os, "fsync"), (Path, "replace")])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_crash_at_any_moment_of_writing_leaves_the_old_manifest_and_nothing_else(
-    moment: str, error: type[BaseException], valid: Manifest, old: Path, monkeypatch: pytest.MonkeyPatch
+    owner: object,
+    moment: str,
+    error: type[BaseException],
+    valid: Manifest,
+    old: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def crash(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, moment, crash)
+        patch.setattr(owner, moment, crash)
         with pytest.raises(error):
             write_manifest(valid, old)
 
