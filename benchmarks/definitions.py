@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks import peers, projects
-from benchmarks.places import ROOT, Place, interleaved, say, timed
+from benchmarks.places import LOADED, ROOT, Place, interleaved, say, timed
 from benchmarks.rows import Row
 
 LIMIT = 1.3
@@ -50,14 +50,6 @@ OURS = """
     from pathlib import Path
     from dagster_sqlmesh_pipes import sqlmesh_definitions_factory
     defs = sqlmesh_definitions_factory(project_dir=Path(sys.argv[1]).parent, manifest=sys.argv[1])
-"""
-LOADED = """
-repository = defs.get_repository_def()
-repository.get_all_jobs()
-graph = defs.resolve_asset_graph()
-import json
-print(json.dumps({"assets": len(graph.materializable_asset_keys), "checks": len(graph.asset_check_keys),
-                  "sqlmesh": "sqlmesh" in sys.modules}))
 """
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from benchmarks.places import LOADED
+
 # Both as this package's own minimum, so that Dagster and SQLMesh cost the same on each side. Neither peer has an upper bound.
 _BESIDE = ("dagster==1.13.27", "sqlmesh==0.236.4", "duckdb<2")
 _INSTALL_MAX_SECONDS = 1800
@@ -84,14 +86,6 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
 
 _NOT_NULL = re.compile(r"not_null\(columns := \((\w+)\)\)")
 _OTHER_AUDITS = ("at_least_one(column := {})", "not_empty_string(column := {})")
-# What `definitions` asks of this package's. In the same words: it imports this module.
-_LOADED = """
-repository = defs.get_repository_def()
-repository.get_all_jobs()
-graph = defs.resolve_asset_graph()
-import json
-print(json.dumps({"assets": len(graph.materializable_asset_keys), "checks": len(graph.asset_check_keys)}))
-"""
 _VERSIONS = """
 import json, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -205,7 +199,7 @@ def fit(project: Path, name: str) -> None:
 
 
 def _load(name: str, python: Path, project: Path, models: int) -> float:
-    program = textwrap.dedent(PEERS[name].program) + _LOADED
+    program = textwrap.dedent(PEERS[name].program) + LOADED
     started = time.perf_counter()
     loaded = _run(python, program, str(project.absolute()))
     seconds = time.perf_counter() - started

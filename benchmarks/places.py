@@ -20,6 +20,15 @@ RUNNER_BIN = Path(os.environ.get("SQLMESH_RUNNER_VENV", ROOT / ".venv-runner")) 
 DEPLOYED_UP_TO = "2026-03-01"
 """What the models have been filled up to. All have more to do since, whatever their crons."""
 _MAX_SECONDS = 1800
+LOADED = """
+repository = defs.get_repository_def()
+repository.get_all_jobs()
+graph = defs.resolve_asset_graph()
+import json
+print(json.dumps({"assets": len(graph.materializable_asset_keys), "checks": len(graph.asset_check_keys),
+                  "sqlmesh": "sqlmesh" in sys.modules}))
+"""
+"""What a program does that has made ``defs``: all that Dagster asks of a code location, and tells of it as JSON. It has imported ``sys``."""
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 
@@ -124,15 +133,13 @@ def timed(command: Sequence[str | Path], folder: Path) -> tuple[float, str]:
     return time.perf_counter() - started, said
 
 
-def call(
-    command: Sequence[str | Path], folder: Path, *, standard_input: str = "", env: Mapping[str, str] = {}
-) -> str:
+def call(command: Sequence[str | Path], folder: Path, *, standard_input: str = "") -> str:
     """What a process writes to standard output; raises `RuntimeError` with all it said if it fails."""
     done = subprocess.run(
         list(map(str, command)),
         cwd=folder,
         input=standard_input,
-        env={**os.environ, "PYTHONPATH": str(ROOT) if "-m" in command else "", **env},
+        env={**os.environ, "PYTHONPATH": str(ROOT) if "-m" in command else ""},
         capture_output=True,
         text=True,
         check=False,

@@ -31,8 +31,6 @@ import dagster as dg
 import orjson
 import sqlalchemy
 
-from benchmarks.places import RUNNER_BIN
-
 _OF_THE_SCHEMA = re.compile("alembic_version|sqlite_master")
 
 
@@ -174,6 +172,7 @@ def read(events: int) -> dict[str, Any]:
     from dagster_sqlmesh_pipes.mapping import ResultMapper
     from dagster_sqlmesh_pipes.pipes import Payload, RunnerMessageHandler, RunnerOutputReader
     from dagster_sqlmesh_pipes.specs import SpecIndex
+    from dagster_sqlmesh_pipes.testing import lines
     from sqlmesh_pipes_protocol.framing import EventStream
     from sqlmesh_pipes_protocol.told import RunTold
 
@@ -193,7 +192,7 @@ def read(events: int) -> dict[str, Any]:
         checks = [dg.AssetCheckKey(key, name) for key in keys.values() for name in audits]
         mapper = ResultMapper(index, set(keys.values()), checks)
         with output.read_messages(handler):
-            for line in map(_as_message, run):
+            for line in lines((each.event for each in run), protocol.RUN_ID):
                 output.feed(line)
                 while not handler.items.empty():
                     item = handler.items.get()
@@ -241,6 +240,7 @@ def tick(project_dir: Path) -> dict[str, Any]:
 
 
 def _launcher() -> Any:
+    from benchmarks.places import RUNNER_BIN  # not for all: a bare step is to have nothing of ours
     from dagster_sqlmesh_pipes import SubprocessLauncher
     from dagster_sqlmesh_pipes.launchers import Runner, RunnerCall
     from dagster_sqlmesh_pipes.pipes import parse_message
@@ -290,18 +290,6 @@ def statements() -> Iterator[Counter[str]]:
         yield sent
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
-
-
-def _as_message(envelope: Any) -> bytes:
-    """An event as a runner's line under Pipes."""
-    from sqlmesh_pipes_protocol.codec import encode
-
-    message = {
-        "__dagster_pipes_version": "0.1",
-        "method": "report_custom_message",
-        "params": {"payload": orjson.Fragment(encode(envelope))},
-    }
-    return orjson.dumps(message) + b"\n"
 
 
 def _resident_mib() -> float:

@@ -126,7 +126,8 @@ class ResultMapper:
                 self._correlation_id = event.correlation_id
             case AuditEvaluated():
                 evaluations = self._audits.setdefault(event.model, {}).setdefault(event.audit, {})
-                evaluations.pop(None, None)  # SQLMesh has restarted: what it says now stands
+                if event.model in self._told:  # SQLMesh has restarted: what it says now stands
+                    evaluations.pop(None, None)
                 evaluations[event.interval] = event
             case ModelExecuted():
                 yield from self._executed(event)
@@ -460,9 +461,8 @@ class ResultMapper:
         """Of a model's audits keep whether they passed, for the digest: a run of many batches has many queries."""
         for evaluations in self._audits.get(fqn, {}).values():
             shown = _shown(_that_ran(evaluations) or list(evaluations.values()))
-            if not shown.standalone:
-                evaluations.clear()
-                evaluations[None] = replace(shown, query=None, interval=None)
+            evaluations.clear()
+            evaluations[None] = replace(shown, query=None, interval=None)
 
     def _key_to_tell(self, fqn: str) -> dg.AssetKey | None:
         """The model's key where its results are still to be yielded."""

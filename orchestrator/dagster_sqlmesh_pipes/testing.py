@@ -199,7 +199,7 @@ class ScriptedLauncher(Launcher):
         assert request is not None  # noqa: S101 - every run of ours has one
         script = _selected(play.script, request.models)
         events = _whole(script, call, is_whole=not play.dies)
-        return _Player(_lines(events, request.run_id), exit_code=_KILLED if play.dies else 0)
+        return _Player(lines(events, request.run_id), exit_code=_KILLED if play.dies else 0)
 
     def context_injector(self) -> dg.PipesContextInjector:
         return EnvContextInjector()
@@ -289,30 +289,20 @@ def _whole(script: Sequence[Event], call: RunnerCall, *, is_whole: bool) -> Iter
 
 
 def _outcomes(script: Sequence[Event]) -> Iterator[ModelOutcome]:
-    audits: dict[str, dict[str, AuditOutcome]] = {}
+    evaluated: dict[str, dict[str, list[AuditEvaluated]]] = {}
     for event in script:
         match event:
             case AuditEvaluated(standalone=False):
-                audits.setdefault(event.model, {})[event.audit] = AuditOutcome(
-                    audit=event.audit,
-                    skipped=event.skipped,
-                    passed=event.passed,
-                    blocking=event.blocking,
-                    failing_rows=event.failing_rows,
-                )
-            case ModelExecuted():
-                told = tuple(audits.get(event.model, {}).values())
-                yield ModelOutcome(
-                    model=event.model, status="executed", intervals=event.intervals, audits=told
-                )
-            case ModelFailed():
-                told = tuple(audits.get(event.model, {}).values())
+                evaluated.setdefault(event.model, {}).setdefault(event.audit, []).append(event)
+            case ModelExecuted() | ModelFailed():
+                error = replace(event.error, traceback=None) if isinstance(event, ModelFailed) else None
+                audits = evaluated.get(event.model, {})
                 yield ModelOutcome(
                     model=event.model,
-                    status="failed",
+                    status="executed" if error is None else "failed",
                     intervals=event.intervals,
-                    audits=told,
-                    error=replace(event.error, traceback=None),
+                    audits=tuple(AuditOutcome.of(audit, each) for audit, each in audits.items()),
+                    error=error,
                 )
             case ModelSkipped():
                 yield ModelOutcome(model=event.model, status="skipped", reason=event.reason)
@@ -357,8 +347,8 @@ def _finished(digest: Sequence[ModelOutcome]) -> RunFinished:
     )
 
 
-def _lines(events: Iterable[Event], run_id: str) -> Iterator[bytes]:
-    """As a runner writes them under Dagster Pipes."""
+def lines(events: Iterable[Event], run_id: str) -> Iterator[bytes]:
+    """Events as a runner writes them under Dagster Pipes, with its first message and its last. Each line has its break."""
     yield _message("opened", {"extras": {}})
     for seq, event in enumerate(events):
         if isinstance(event, RunFinished):

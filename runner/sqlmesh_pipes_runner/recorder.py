@@ -111,18 +111,7 @@ class _ModelState:
         return round((self.ended_at - self.started_at) * 1000)
 
     def audit_outcomes(self) -> tuple[AuditOutcome, ...]:
-        return tuple(_audit_outcome(audit, list(spans.values())) for audit, spans in self.audits.items())
-
-
-def _audit_outcome(audit: str, evaluations: list[AuditEvaluated]) -> AuditOutcome:
-    ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
-    return AuditOutcome(
-        audit=audit,
-        skipped=not ran,
-        passed=bool(ran) and all(evaluation.passed for evaluation in ran),
-        blocking=any(evaluation.blocking for evaluation in evaluations),
-        failing_rows=sum(evaluation.failing_rows or 0 for evaluation in ran) if ran else None,
-    )
+        return tuple(AuditOutcome.of(audit, spans.values()) for audit, spans in self.audits.items())
 
 
 class RunRecorder:

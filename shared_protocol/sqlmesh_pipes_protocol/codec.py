@@ -92,10 +92,7 @@ def encode(envelope: Envelope) -> bytes:
         "at": envelope.at,
         **fields,
     }
-    try:
-        return orjson.dumps(whole)
-    except TypeError:
-        return dumps(whole)  # tries again, with replacement characters
+    return dumps(whole)
 
 
 def decode(line: bytes | str) -> Envelope:

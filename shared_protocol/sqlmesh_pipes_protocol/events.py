@@ -11,7 +11,7 @@ what the engine reported as processed, None where it reports nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NewType, TypeAlias
 
@@ -123,6 +123,18 @@ class AuditOutcome:
     passed: bool
     blocking: bool
     failing_rows: int | None = None
+
+    @classmethod
+    def of(cls, audit: str, evaluations: Collection[AuditEvaluated]) -> AuditOutcome:
+        """What its evaluations on a model's batches come to."""
+        ran = [evaluation for evaluation in evaluations if not evaluation.skipped]
+        return cls(
+            audit=audit,
+            skipped=not ran,
+            passed=bool(ran) and all(evaluation.passed for evaluation in ran),
+            blocking=any(evaluation.blocking for evaluation in evaluations),
+            failing_rows=sum(evaluation.failing_rows or 0 for evaluation in ran) if ran else None,
+        )
 
     def as_evaluation(self, model: str) -> AuditEvaluated:
         """The outcome as the event that told it and was lost: without arguments, query and interval."""

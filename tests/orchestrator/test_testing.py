@@ -1,11 +1,13 @@
 """A user's own tests, without SQLMesh. Annotations are not postponed: Dagster reads those of asset functions."""
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
 from dagster_sqlmesh_pipes import LaunchError, SQLMeshResource, sqlmesh_assets
 from dagster_sqlmesh_pipes.due import due_by_state
-from dagster_sqlmesh_pipes.testing import ScriptedLauncher, executed, failed, skipped
+from dagster_sqlmesh_pipes.testing import A_DAY, ScriptedLauncher, executed, failed, skipped
 
 ORDERS, REVENUE, DAILY = (
     f'"db"."{name}"' for name in ('staging"."orders', 'marts"."revenue', 'marts"."daily')
@@ -132,3 +134,15 @@ def test_what_is_no_run_is_refused_in_a_sentence(shop):
 
     with pytest.raises(LaunchError, match="sqlmesh-runner due"):
         due_by_state(resource, KEYS)
+
+
+def test_an_audit_that_fails_in_one_of_several_batches_has_failed(materialize):
+    first, *rest = executed(ORDERS, audits={"not_null": 2})
+    failing, done = rest
+    passing = replace(failing, passed=True, failing_rows=0, interval=A_DAY)
+
+    result = materialize(ScriptedLauncher([first, failing, passing, done]))
+
+    assert [
+        each.passed for each in result.get_asset_check_evaluations() if each.check_name == "not_null"
+    ] == [False]

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from benchmarks import definitions, protocol
-from benchmarks.places import Project, call
+from benchmarks.places import LOADED, Project, call
 from benchmarks.runs import step, through, tick
 
 from dagster_sqlmesh_pipes.mapping import ResultMapper
@@ -94,7 +94,7 @@ def test_a_code_location_imports_dagster_this_package_and_nothing_else(place):
         name: set(
             json.loads(
                 call(
-                    [sys.executable, "-c", textwrap.dedent(program) + definitions.LOADED + modules, manifest],
+                    [sys.executable, "-c", textwrap.dedent(program) + LOADED + modules, manifest],
                     manifest.parent,
                 ).splitlines()[-1]
             )
