@@ -2,6 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+try:
+    import dagster  # noqa: F401 - told here if it is missing, in a sentence
+except ModuleNotFoundError as error:
+    if error.name != "dagster":
+        raise
+    raise ModuleNotFoundError(
+        "dagster_sqlmesh_pipes needs Dagster: pip install 'dagster-sqlmesh-pipes[dagster]'", name="dagster"
+    ) from None
+
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
 from dagster_sqlmesh_pipes.errors import (
     DuplicateAssetKeyError,

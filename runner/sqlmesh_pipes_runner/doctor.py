@@ -33,7 +33,7 @@ from sqlmesh_pipes_runner.errors import (
     UsageError,
 )
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.run import check_project, run_error
+from sqlmesh_pipes_runner.run import INSTALL_SQLMESH, check_project, run_error
 from sqlmesh_pipes_runner.secrets import Masker
 from sqlmesh_pipes_runner.spelling import counted
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOGGER = logging.getLogger(__name__)
 _DISTRIBUTION = "dagster-sqlmesh-pipes"
-_INSTALL = f"Install it in the runner's environment: pip install '{_DISTRIBUTION}[sqlmesh]'"
 
 
 class Doctor:
@@ -142,17 +141,19 @@ class Doctor:
         try:
             installed = version("sqlmesh")
         except PackageNotFoundError as error:
-            raise NotOkError("SQLMesh is not installed.", _INSTALL, EXIT_USAGE) from error
+            raise NotOkError("SQLMesh is not installed.", INSTALL_SQLMESH, EXIT_USAGE) from error
         wanted = unmet_requirement("sqlmesh", installed, requires(_DISTRIBUTION) or ())
         if wanted is not None:
             raise NotOkError(
-                f"SQLMesh {installed} is installed, and {_DISTRIBUTION} needs {wanted}.", _INSTALL, EXIT_USAGE
+                f"SQLMesh {installed} is installed, and {_DISTRIBUTION} needs {wanted}.",
+                INSTALL_SQLMESH,
+                EXIT_USAGE,
             )
         try:
             importlib.import_module("sqlmesh.core.context")
         except Exception as error:  # whatever a package raises that is broken, or does not go with another
             raise NotOkError(
-                f"SQLMesh {installed} cannot be imported: {error}.", _INSTALL, EXIT_USAGE
+                f"SQLMesh {installed} cannot be imported: {error}.", INSTALL_SQLMESH, EXIT_USAGE
             ) from error
         return (
             f"Python {platform.python_version()}, {_DISTRIBUTION} {version(_DISTRIBUTION)}, protocol {PROTOCOL_VERSION}, "

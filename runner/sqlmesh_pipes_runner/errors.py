@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 EXIT_OK = 0
+"""Success, or nothing to do."""
 EXIT_FAILED = 1
+"""A model or a blocking audit failed, or something that ``--fail-on`` names; of other commands: what they check does not hold."""
 EXIT_USAGE = 2
+"""Usage or configuration: no such project, environment, gateway, model."""
 EXIT_INFRASTRUCTURE = 3
+"""Infrastructure: the state or the warehouse is out of reach, or locked; or another run of the environment did not end in time."""
 EXIT_INTERRUPTED = 130
+"""Interrupted: the run was told to stop."""
 
 
 class RunnerError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import platform
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 5.0
 LAST_RESORT_SECONDS = 5.0
+INSTALL_SQLMESH = "Install it in the runner's environment: pip install 'dagster-sqlmesh-pipes[sqlmesh]'"
 _CONFIG_NAMES = ("config.py", "config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml")
 
 
@@ -116,6 +118,7 @@ class Run:
         """Whether SQLMesh says that the run failed."""
         for project in self._options.projects:
             check_project(project)
+        check_sqlmesh()
         # Imported here: it takes seconds, and what is checked above needs no SQLMesh.
         from sqlmesh_pipes_runner import adapter
         from sqlmesh_pipes_runner.console import SQLMeshEventCaptureConsole
@@ -252,6 +255,12 @@ def check_project(project: Path) -> None:
             f"{project} is not a SQLMesh project: there is none of {', '.join(_CONFIG_NAMES)} in it. "
             "Give the directory that holds the configuration with --project DIR."
         )
+
+
+def check_sqlmesh() -> None:
+    """Raise UsageError unless there is a SQLMesh to import. Imports nothing."""
+    if importlib.util.find_spec("sqlmesh") is None:
+        raise UsageError(f"SQLMesh is not installed. {INSTALL_SQLMESH}")
 
 
 def versions() -> Versions:

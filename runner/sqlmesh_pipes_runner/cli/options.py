@@ -121,11 +121,12 @@ def _all(command: Command, *options: Callable[[Command], Command]) -> Command:
 
 
 def check_projects(projects: tuple[Path, ...]) -> None:
-    """Raise UsageError unless each is a SQLMesh project."""
-    from sqlmesh_pipes_runner.run import check_project
+    """Raise UsageError unless each is a SQLMesh project, and SQLMesh is installed."""
+    from sqlmesh_pipes_runner.run import check_project, check_sqlmesh
 
     for path in projects:
         check_project(path)
+    check_sqlmesh()
 
 
 @contextlib.contextmanager
@@ -139,4 +140,4 @@ def told() -> Iterator[None]:
     except RunnerError as error:
         raise click.UsageError(str(error)) from error
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"{error}: install dagster-sqlmesh-pipes[sqlmesh].") from error
+        raise click.UsageError(f"{error}: install it in the runner's environment.") from error
