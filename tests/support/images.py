@@ -30,6 +30,7 @@ PYTHON = (3, 11)
 """Of the base that is made here, Debian's: wheels are made by the same version."""
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "orchestrator", "runner", "shared_protocol")
 REQUIREMENTS = (
+    "hatch-fancy-pypi-readme",
     "hatchling",
     "psycopg2-binary",
     "dagster-webserver",
