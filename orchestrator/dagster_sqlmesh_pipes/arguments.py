@@ -242,12 +242,14 @@ def resolve_launcher(context: dg.ResolutionContext, model: Any) -> Any:
 class RetryPolicyArgs(dg.Model, Resolvable):
     """`dagster.RetryPolicy` in YAML."""
 
-    max_retries: int = 1
+    max_retries: Annotated[int, Resolver.default(description="How often the step is tried again.")] = 1
     delay: Annotated[
         float | None, Resolver.default(description="Seconds between an attempt and the next.")
     ] = None
-    backoff: dg.Backoff | None = None
-    jitter: dg.Jitter | None = None
+    backoff: Annotated[
+        dg.Backoff | None, Resolver.default(description="How the delay grows from attempt to attempt.")
+    ] = None
+    jitter: Annotated[dg.Jitter | None, Resolver.default(description="How chance changes the delay.")] = None
 
 
 def resolve_retry_policy(context: dg.ResolutionContext, model: Any) -> Any:

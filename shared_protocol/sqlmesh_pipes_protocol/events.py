@@ -27,6 +27,16 @@ SkipReason = Literal[
     "interrupted",
     "not_runnable",
 ]
+"""Why a model did not run.
+
+- ``up_to_date``: nothing is missing.
+- ``cron_not_due``: its cron has not elapsed since its last interval.
+- ``upstream_failed``: a model that it reads failed, at any depth.
+- ``signal_not_ready``: a signal holds it back, or a model that it reads.
+- ``not_deployed``: the environment does not have it.
+- ``interrupted``: the run was stopped, or broke off, before its turn.
+- ``not_runnable``: SQLMesh never evaluates it: an external or an embedded model.
+"""
 FailureCategory = Literal[
     "audit",
     "sql",
@@ -39,9 +49,32 @@ FailureCategory = Literal[
     "config",
     "internal",
 ]
+"""What kind of failure it is.
+
+- ``audit``: a blocking audit found rows.
+- ``sql``: the engine refuses the query, or the query fails on its data.
+- ``python``: the project's own code raised: a Python model, a macro, a signal.
+- ``connection``: warehouse or state cannot be reached, or refuse the login.
+- ``lock``: a transaction, a process or a run has what is needed.
+- ``timeout``: something took longer than it was allowed to.
+- ``resource``: memory, disk, a quota or a limit of the engine is exhausted.
+- ``cancelled``: the query or the run was stopped.
+- ``config``: project, environment or request do not fit: nothing changes until somebody changes them.
+- ``internal``: a fault of the engine, of SQLMesh or of the runner.
+"""
 RunStatus = Literal["success", "nothing_to_do", "failed", "interrupted", "error"]
+"""How a run ended.
+
+- ``success``: at least one model ran, and none failed.
+- ``nothing_to_do``: no model ran, and none failed.
+- ``failed``: a model failed, or a standalone audit could not be evaluated.
+- ``interrupted``: it was stopped.
+- ``error``: there was no run, or it broke off: ``error`` says why.
+"""
 ModelStatus = Literal["executed", "failed", "skipped"]
+"""What became of a model: the terminal event that it had."""
 LogLevel = Literal["debug", "info", "warning", "error"]
+"""Python's levels; critical counts as error."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from sqlmesh_pipes_protocol.errors import DecodeError, EventTooLargeError, shown
 from sqlmesh_pipes_protocol.events import RunFinished
 
 MAX_LINE_BYTES = 8192
+"""Of a written line, its break and the envelope of Dagster Pipes included. A larger event goes in parts."""
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 """Larger events are refused on both sides: a reader's memory is bounded."""
 MAX_FOREIGN_LINE_BYTES = 1024 * 1024

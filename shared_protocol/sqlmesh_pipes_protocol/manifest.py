@@ -24,6 +24,7 @@ from sqlmesh_pipes_protocol.version import check_version
 DEFAULT_MANIFEST_NAME = "sqlmesh_manifest.json"
 """Where a manifest stands unless told otherwise: in the (first) project directory, under this name."""
 MAX_MANIFEST_BYTES = 512 * 1024 * 1024
+"""A larger manifest is not read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

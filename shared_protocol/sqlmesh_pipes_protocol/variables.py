@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 PREFIX = "SQLMESH_RUNNER_CONTEXT_"
 MAX_VARIABLE_CHARS = 96 * 1024
+"""A larger Pipes context goes in several environment variables."""
 MAX_CONTEXT_CHARS = 1024 * 1024
+"""A larger Pipes context is refused where it has to go by environment variables."""
 _PARTS_KEY = "sqlmesh_pipes_parts"
 _MAX_VARIABLES = 1024
 """More than any release makes: what is asked for by a number must not cost by that number."""
