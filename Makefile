@@ -17,7 +17,7 @@ SHOP_ENV = SHOP_DATABASE="$(DEMO_DIR)/shop.duckdb" SHOP_REPORTS="$(DEMO_DIR)" SH
 	SHOP_RUNNER="$(CURDIR)/$(RUNNER_VENV)/bin/sqlmesh-runner" DAGSTER_HOME="$(DEMO_DIR)/dagster_home" \
 	PYTHONPATH="$(SHOP)"
 
-.PHONY: help install demo dev test test-all bench lint format clean
+.PHONY: help install demo ci-demo dev test test-all bench lint format clean
 
 help:  ## List the commands.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,17 @@ $(RUNNER_VENV)/.installed: pyproject.toml tests/requirements-runner.txt
 
 demo: install demo-plan  ## Run the example through Dagster and show what the event log holds.
 	$(SHOP_ENV) $(VENV)/bin/python "$(SHOP)/demo.py" run
+
+ci-demo: install  ## Run the example as a CI job does, without Dagster: doctor, run, reports.
+	@$(MAKE) --no-print-directory demo-plan DEMO_DIR="$(DEMO_DIR)/ci"
+	@$(MAKE) --no-print-directory ci-demo-run DEMO_DIR="$(DEMO_DIR)/ci"
+
+.PHONY: ci-demo-run
+ci-demo-run:
+	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh-runner doctor prod --project "$(SHOP)/warehouse"
+	$(SHOP_ENV) $(RUNNER_VENV)/bin/sqlmesh-runner run prod --project "$(SHOP)/warehouse" \
+		--events "$(DEMO_DIR)/events.jsonl" --junit "$(DEMO_DIR)/junit.xml" --markdown "$(DEMO_DIR)/summary.md"
+	@cat "$(DEMO_DIR)/summary.md"
 
 dev: install demo-plan  ## Open Dagster's web UI on the example.
 	cd "$(SHOP)" && $(SHOP_ENV) "$(CURDIR)/$(VENV)/bin/dagster" dev -m shop_dagster.definitions -h 127.0.0.1

@@ -1,16 +1,18 @@
-"""The README's first command, run twice."""
+"""The README's first commands: the example through Dagster, twice, and as a CI job."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
 
 
-def demo(directory: Path) -> list[list[str]]:
-    """`make demo`; returns the table's rows: asset, status, and what else stands there."""
+def make(target: str, directory: Path) -> str:
+    """What `make target` prints on standard output."""
     done = subprocess.run(
-        ["make", "demo", f"DEMO_DIR={directory}"],
+        ["make", target, f"DEMO_DIR={directory}"],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DAGSTER_"))},
         capture_output=True,
@@ -19,7 +21,12 @@ def demo(directory: Path) -> list[list[str]]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    table = done.stdout.partition("-" * 120)[2].partition("\n\n")[0]
+    return done.stdout
+
+
+def demo(directory: Path) -> list[list[str]]:
+    """`make demo`; returns the table's rows: asset, status, and what else stands there."""
+    table = make("demo", directory).partition("-" * 120)[2].partition("\n\n")[0]
     return [line.split(maxsplit=2) for line in table.splitlines() if line]
 
 
@@ -36,3 +43,16 @@ def test_the_demo_runs_everything_once_and_skips_it_the_second_time(tmp_path):
     assert second["shop/raw/orders"][1].strip() == "up_to_date"
     assert second["shop/marts/orders"][1].strip().startswith("cron_not_due, next due ")
     assert second["revenue_report"][:2] == ["not", "run"]
+
+
+def test_the_ci_demo_leaves_a_summary_a_test_report_and_the_events(tmp_path):
+    summary = make("ci-demo", tmp_path)
+
+    written = tmp_path / "ci"
+    assert "13 executed, 0 skipped, 0 failed" in summary
+    assert (written / "summary.md").read_text() in summary
+    suites = ElementTree.parse(written / "junit.xml").getroot()
+    assert sum(int(suite.get("failures", 0)) for suite in suites.iter("testsuite")) == 0
+    events = [json.loads(line) for line in (written / "events.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in (events[0], events[-1])] == ["run_started", "run_finished"]
+    assert {event["kind"] for event in events} >= {"model_executed", "audit_evaluated"}
