@@ -42,7 +42,8 @@ def sqlmesh_assets_factory(
     Args:
         sqlmesh_resource: the project, and the translator unless one is given here.
         resource_key: under which key the definitions have the resource.
-        name, select, exclude, translator, external_asset_mapping, group_name, owners, partitions, op_tags, retry_policy, pool,
+        name: of the op.
+        select, exclude, translator, external_asset_mapping, group_name, owners, partitions, op_tags, retry_policy, pool,
             required_resource_keys: as in `sqlmesh_assets`.
 
     Raises:
@@ -167,7 +168,8 @@ def sqlmesh_definitions_factory(
         skips_pass: let ``sqlmesh_execution_status`` pass for models that had nothing to do.
         resource_key: the key of the resource; a second project of one code location needs one of its own, and a `name`,
             `job_name` and `schedule_name` as well.
-        name, select, exclude, translator, external_asset_mapping, group_name, owners, op_tags, retry_policy, pool,
+        name: of the op.
+        select, exclude, translator, external_asset_mapping, group_name, owners, op_tags, retry_policy, pool,
             required_resource_keys: as in `sqlmesh_assets`.
 
     Raises:

@@ -73,6 +73,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         description="How many models SQLMesh evaluates at once; by default as its connection says.",
     )
     launcher: dg.ResourceDependency[Launcher]
+    """Starts the runner; by default the project's launcher, or else `SubprocessLauncher()`."""
 
     _sessions: list[Session] = PrivateAttr(default_factory=list)
     _project: SQLMeshProject | None = PrivateAttr(default=None)
