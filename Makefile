@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUNNER_VENV := .venv-runner
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 DEMO_DIR ?= $(CURDIR)/.demo
 JOBS ?= auto
 
@@ -68,7 +69,7 @@ docker-down:  ## Stop what docker-dev left running, and forget its data.
 .PHONY: k8s-demo
 k8s-demo: $(VENV)/.installed  ## Run the example in pods of the cluster that KUBECONFIG names, in a namespace of its own.
 	@$(if $(SHOP_RUNNER_IMAGE),:,docker/shop.sh build)
-	@DEMO_DIR="$(DEMO_DIR)/k8s" SHOP_RUNNER_IMAGE="$(or $(SHOP_RUNNER_IMAGE),shop-runner:$(or $(SHOP_TAG),0.1.0))" PYTHONPATH="$(SHOP)" \
+	@DEMO_DIR="$(DEMO_DIR)/k8s" SHOP_RUNNER_IMAGE="$(or $(SHOP_RUNNER_IMAGE),shop-runner:$(or $(SHOP_TAG),$(VERSION)))" PYTHONPATH="$(SHOP)" \
 		$(VENV)/bin/python "$(SHOP)/demo_in_pods.py"
 
 # The plan leaves the work to the run: nothing is backfilled.
@@ -83,7 +84,11 @@ demo-plan: install
 
 test: install  ## Run the whole suite. What needs PostgreSQL, Docker or the cluster of KUBECONFIG is skipped, with the reason, without it.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes -n $(JOBS) --dist loadgroup
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes tests/packaging -n $(JOBS) --dist loadgroup
+
+.PHONY: test-kubernetes
+test-kubernetes: install  ## Run what needs a cluster, on that of KUBECONFIG.
+	KUBERNETES_TESTS=required $(VENV)/bin/python -m pytest tests/kubernetes -n $(JOBS) --dist loadgroup
 
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test
@@ -121,6 +126,12 @@ lint: install  ## Check style, types and who imports whom.
 format: install  ## Bring the code into the common form.
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+.PHONY: dist
+dist: $(VENV)/.installed  ## Build the wheel and the sdist into dist/, and check what an index would refuse.
+	rm -rf dist
+	$(VENV)/bin/python -m build --installer uv --outdir dist
+	$(VENV)/bin/twine check --strict dist/*
 
 clean:  ## Remove what the commands made.
 	rm -rf $(VENV) $(RUNNER_VENV) .demo .fuzz build dist

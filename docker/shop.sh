@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tag=${SHOP_TAG:-0.1.0}
+tag=${SHOP_TAG:-$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)}
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-sqlmesh-shop}
 export SHOP_NETWORK=$COMPOSE_PROJECT_NAME
 export SHOP_RUNNER_IMAGE=shop-runner:$tag SHOP_ORCHESTRATOR_IMAGE=shop-orchestrator:$tag
