@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUNNER_VENV := .venv-runner
+DOCS_VENV := .venv-docs
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 DEMO_DIR ?= $(CURDIR)/.demo
 JOBS ?= auto
@@ -116,10 +117,26 @@ bench-quick: install  ## Count what speed comes down to, queries, events, calls,
 	$(VENV)/bin/python -m pytest tests/performance -n $(JOBS)
 	$(VENV)/bin/python -m benchmarks --quick
 
+# With npm, the diagrams are parsed, and the site has its own copy of Mermaid. Without it, both are left out, and a line says so.
+$(DOCS_VENV)/.installed: pyproject.toml
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
+	@! command -v npm >/dev/null || npm install --prefix $(DOCS_VENV) --no-save --no-audit --no-fund --silent mermaid@11.17.2 jsdom@26.1.0
+	@touch $@
+
+.PHONY: docs docs-serve
+docs: $(DOCS_VENV)/.installed  ## Build the documentation's site in site/, and check its links and diagrams.
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
+	$(DOCS_VENV)/bin/python -m docs.generate.diagrams
+
+docs-serve: $(DOCS_VENV)/.installed  ## Show the documentation on this machine, and build it anew as it changes.
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs serve --dev-addr 127.0.0.1:8000
+
 lint: install  ## Check style, types and who imports whom.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy shared_protocol/sqlmesh_pipes_protocol orchestrator/dagster_sqlmesh_pipes
+	$(VENV)/bin/mypy shared_protocol/sqlmesh_pipes_protocol orchestrator/dagster_sqlmesh_pipes docs/generate
 	$(RUNNER_VENV)/bin/mypy shared_protocol/sqlmesh_pipes_protocol runner/sqlmesh_pipes_runner
 	$(VENV)/bin/lint-imports
 
@@ -134,4 +151,4 @@ dist: $(VENV)/.installed  ## Build the wheel and the sdist into dist/, and check
 	$(VENV)/bin/twine check --strict dist/*
 
 clean:  ## Remove what the commands made.
-	rm -rf $(VENV) $(RUNNER_VENV) .demo .fuzz build dist
+	rm -rf $(VENV) $(RUNNER_VENV) $(DOCS_VENV) site .demo .fuzz build dist
