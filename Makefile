@@ -150,5 +150,15 @@ dist: $(VENV)/.installed  ## Build the wheel and the sdist into dist/, and check
 	$(VENV)/bin/python -m build --installer uv --outdir dist
 	$(VENV)/bin/twine check --strict dist/*
 
+.PHONY: test-dist
+test-dist: install  ## Check what is published, in new environments too; what lies in DISTRIBUTIONS, if given, instead of a new build.
+	$(VENV)/bin/python -m pytest tests/packaging -n $(JOBS) --dist loadgroup
+
+.PHONY: release-check
+release-check:  ## Check that TAG, pyproject.toml and CHANGELOG.md name the same version.
+	@test "$$TAG" = "v$(VERSION)" || { echo "The tag is '$$TAG', and pyproject.toml has version $(VERSION): the tag has to be v$(VERSION)."; exit 1; }
+	@grep -qE '^## \[$(VERSION)\] - [0-9]{4}-[0-9]{2}-[0-9]{2}$$' CHANGELOG.md || \
+		{ echo "CHANGELOG.md has no section '## [$(VERSION)] - YYYY-MM-DD'."; exit 1; }
+
 clean:  ## Remove what the commands made.
 	rm -rf $(VENV) $(RUNNER_VENV) $(DOCS_VENV) site .demo .fuzz build dist

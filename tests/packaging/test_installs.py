@@ -58,6 +58,15 @@ for event in result.filter_events(lambda event: event.is_step_failure):
     print(event.step_failure_data.error.to_string())
 """
 
+DEFINITIONS = """
+from pathlib import Path
+import dagster as dg
+
+@dg.definitions
+def defs():
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+
 
 def modules(package):
     """Of a package in the tree."""
@@ -81,18 +90,21 @@ def write(project):
         (project / name).write_text(text)
 
 
-def plan(environment, project):
-    return succeed([environment.bin("sqlmesh"), "plan", "--auto-apply", "--no-prompts"], cwd=project)
+def deploy(environment, project):
+    """Write a project, plan it and leave the work to a run, and write its manifest; returns the runner that did."""
+    write(project)
+    plan = ["plan", "--skip-backfill", "--auto-apply", "--no-prompts"]
+    succeed([environment.bin("sqlmesh"), *plan], cwd=project)
+    runner = environment.bin("sqlmesh-runner")
+    succeed([runner, "manifest"], cwd=project)
+    return runner
 
 
 @pytest.fixture(scope="module")
 def project(environment, tmp_path_factory):
-    """A project that is deployed, with a manifest, both by an environment that has SQLMesh."""
+    """A deployed project with a manifest, for tests that leave it as it is."""
     there = tmp_path_factory.mktemp("installed") / "warehouse"
-    write(there)
-    sqlmesh = environment("sqlmesh")
-    plan(sqlmesh, there)
-    succeed([sqlmesh.bin("sqlmesh-runner"), "manifest", "--project", there])
+    deploy(environment("sqlmesh"), there)
     return there
 
 
@@ -143,23 +155,19 @@ def test_without_dagster_the_orchestrator_says_what_to_install(environment, modu
     assert "another exception" not in done.stderr
 
 
-def test_the_extra_sqlmesh_has_the_runner_and_no_dagster(environment, project):
+def test_the_extra_sqlmesh_has_the_runner_and_no_dagster(environment, tmp_path):
     sqlmesh = environment("sqlmesh")
-    runner = sqlmesh.bin("sqlmesh-runner")
+    project = tmp_path / "warehouse"
+    runner = deploy(sqlmesh, project)
 
     assert sqlmesh.lacks("dagster")
     assert importable(sqlmesh, "sqlmesh_pipes_runner") == modules("sqlmesh_pipes_runner")
     assert "not installed" not in succeed([runner, "--version"])
-    succeed([runner, "doctor", "prod", "--project", project])
-    succeed([runner, "manifest", "--check", "--project", project])
-    events = [
-        json.loads(line)
-        for line in succeed(
-            [runner, "run", "prod", "--project", project, "--ignore-cron", "--events", "-"]
-        ).splitlines()
-    ]
-    assert events[-1]["kind"] == "run_finished"
-    assert events[-1]["status"] == "success"
+    succeed([runner, "doctor", "prod"], cwd=project)
+    succeed([runner, "manifest", "--check"], cwd=project)
+    lines = succeed([runner, "run", "prod", "--events", "-"], cwd=project).splitlines()
+    assert json.loads(lines[-1])["kind"] == "run_finished"
+    assert json.loads(lines[-1])["status"] == "success"
 
 
 def test_the_extra_dagster_has_the_orchestrator_and_no_sqlmesh(environment):
@@ -176,13 +184,7 @@ def test_the_extra_dagster_has_the_orchestrator_and_no_sqlmesh(environment):
 )
 def test_dagster_materializes_what_sqlmesh_runs(environment, tmp_path, dagster, sqlmesh):
     project = tmp_path / "warehouse"
-    write(project)
-    runner = environment(sqlmesh).bin("sqlmesh-runner")
-    succeed(
-        [environment(sqlmesh).bin("sqlmesh"), "plan", "--auto-apply", "--no-prompts", "--skip-backfill"],
-        cwd=project,
-    )
-    succeed([runner, "manifest", "--project", project])
+    runner = deploy(environment(sqlmesh), project)
 
     told = materialize(
         environment(dagster), project, f"SubprocessLauncher(command=[{str(runner)!r}])", tmp_path
@@ -234,8 +236,11 @@ def test_dg_lists_and_scaffolds_the_component(environment, project, tmp_path):
         '[project]\nname = "shop"\nversion = "0"\n\n[tool.dg]\ndirectory_type = "project"\n\n'
         '[tool.dg.project]\nroot_module = "shop"\n'
     )
+    (tmp_path / "shop/definitions.py").write_text(DEFINITIONS)
     dg = environment("dagster", "dagster-dg-cli")
-    env = {"PATH": os.pathsep.join([str(dg.bin("")), os.environ["PATH"]]), "PYTHONPATH": str(tmp_path)}
+    # The component starts the `sqlmesh-runner` that it finds.
+    path = os.pathsep.join([str(environment("sqlmesh").path / "bin"), os.environ["PATH"]])
+    env = {"PATH": path, "PYTHONPATH": str(tmp_path)}
 
     listed = json.loads(succeed([dg.bin("dg"), "list", "components", "--json"], cwd=tmp_path, env=env))
     assert "dagster_sqlmesh_pipes.SQLMeshProjectComponent" in [item["key"] for item in listed["items"]]

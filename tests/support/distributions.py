@@ -70,9 +70,11 @@ def build(to: Path, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    """An sdist of the tree, and a wheel of that sdist."""
-    to = tmp_path_factory.mktemp("dist")
-    build(to)
+    """An sdist of the tree, and a wheel of that sdist; or those in the folder that DISTRIBUTIONS names, to be published as they are."""
+    given = os.environ.get("DISTRIBUTIONS")
+    to = ROOT / given if given else tmp_path_factory.mktemp("dist")
+    if not given:
+        build(to)
     (sdist,), (wheel,) = to.glob("*.tar.gz"), to.glob("*.whl")
     return Distributions(sdist, wheel)
 
