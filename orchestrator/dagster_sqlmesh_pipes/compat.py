@@ -1,4 +1,6 @@
-"""What this package uses of Dagster beyond its public interface. Read against Dagster 1.13.27.
+"""What this package uses of Dagster beyond its public interface, and where releases of Dagster differ.
+
+Read against Dagster 1.12.0 and 1.13.29. What differs between them is found by looking for it, not by the version.
 
 `get_step_execution_context` and the event constructors are what Dagster's own Pipes handler uses to write to the event log.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 import dagster as dg
@@ -20,7 +22,6 @@ from dagster._core.storage.tags import ASSET_RESUME_RETRY_TAG, RESUME_RETRY_TAG
 from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
-from sqlmesh_pipes_protocol.codec import moment_of
 from sqlmesh_pipes_protocol.spans import Span
 
 UNFINISHED = (
@@ -34,6 +35,9 @@ UNFINISHED = (
 
 Recordable = dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.AssetMaterialization
 
+_TELLS_TARGET = hasattr(dg.AssetCheckResult, "_get_target_materialization_data")
+"""Whether Dagster says apart from the rest which materialization a check is of. Since 1.13.5."""
+
 _RECORDED = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
 
 
@@ -42,34 +46,40 @@ class CheckResult(dg.AssetCheckResult):
 
     For one of Dagster's own, Dagster gathers the names of all checks of the step, to see whether it is one of them, and does so twice:
     with 1,000 models, that alone takes several milliseconds of each check. This one it takes at its word, unless the step has no such
-    check: then Dagster says so.
+    check: then Dagster says so. Before Dagster 1.13.5 it is done once, by Dagster.
     """
 
     def to_asset_check_evaluation(self, step_context: Any) -> dg.AssetCheckEvaluation:
         """Made once, when Dagster records it: the second time it only looks for the name."""
         made: dg.AssetCheckEvaluation | None = self.__dict__.get("evaluation")
         if made is None:
-            key = check_key(self)
-            assets = step_context.job_def.asset_layer.get_assets_def_for_node(step_context.node_handle)
-            try:
-                spec = assets.get_spec_for_check_key(key)
-            except KeyError:
-                return super().to_asset_check_evaluation(step_context)
-            made = dg.AssetCheckEvaluation(
-                asset_key=key.asset_key,
-                check_name=key.name,
-                passed=self.passed,
-                metadata=self.metadata,
-                target_materialization_data=self._get_target_materialization_data(step_context, key),
-                severity=self.severity,
-                description=self.description,
-                blocking=spec.blocking,
-                partition=step_context.partition_key
-                if step_context.has_partition_key and spec.partitions_def is not None
-                else None,
-            )
+            made = self._made(step_context) or super().to_asset_check_evaluation(step_context)
             self.__dict__["evaluation"] = made
         return made
+
+    def _made(self, step_context: Any) -> dg.AssetCheckEvaluation | None:
+        """None where this is for Dagster to do, or to refuse."""
+        if not _TELLS_TARGET:
+            return None
+        key = check_key(self)
+        assets = step_context.job_def.asset_layer.get_assets_def_for_node(step_context.node_handle)
+        try:
+            spec = assets.get_spec_for_check_key(key)
+        except KeyError:
+            return None
+        return dg.AssetCheckEvaluation(
+            asset_key=key.asset_key,
+            check_name=key.name,
+            passed=self.passed,
+            metadata=self.metadata,
+            target_materialization_data=self._get_target_materialization_data(step_context, key),
+            severity=self.severity,
+            description=self.description,
+            blocking=spec.blocking,
+            partition=step_context.partition_key
+            if step_context.has_partition_key and spec.partitions_def is not None
+            else None,
+        )
 
 
 def check_key(result: dg.AssetCheckResult) -> dg.AssetCheckKey:
@@ -88,6 +98,22 @@ def keep_output_asset_keys(context: dg.AssetExecutionContext) -> None:
     step = context.get_step_execution_context()
     keys = frozenset(context.selected_asset_keys)
     vars(step)["get_output_asset_keys"] = lambda: keys
+
+
+def _takes(**attributes: Any) -> bool:
+    """Whether Dagster takes an asset with some attributes."""
+    try:
+        dg.AssetSpec("asset", **attributes)
+    except dg.DagsterInvalidDefinitionError:
+        return False
+    return True
+
+
+MAX_KINDS = 10 if _takes(kinds=set("abcd")) else 3
+"""How many kinds an asset may have. Three before Dagster 1.12.7."""
+
+GROUPS_IN_GROUPS = _takes(group_name="marts/sales")
+"""Whether a group may have groups in it. Since Dagster 1.13.9."""
 
 
 def is_dev() -> bool:
@@ -179,18 +205,23 @@ def latest_checks(
                 found[key] = CheckRecord(running_in=record.run_id)
             continue
         metadata = record.evaluation.metadata if record.evaluation is not None else {}
-        values = {name: str(value.value) for name, value in metadata.items() if value.value is not None}
+        values = {name: value.value for name, value in metadata.items()}
         found[key] = CheckRecord(
-            status=values.get("status"),
-            reason=values.get("reason"),
+            status=_text(values.get("status")),
+            reason=_text(values.get("reason")),
             as_of=_time(values.get("as_of")),
             next_due=_time(values.get("next_due")),
         )
     return found
 
 
-def _time(text: str | None) -> datetime | None:
-    return moment_of(text) if text else None
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _time(seconds: object) -> datetime | None:
+    """Of a timestamp's value."""
+    return datetime.fromtimestamp(seconds, timezone.utc) if isinstance(seconds, float) else None
 
 
 def parent_runs(context: dg.AssetExecutionContext) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sqlmesh_pipes.compat import MAX_KINDS
 from dagster_sqlmesh_pipes.crons import dagster_cron
 from dagster_sqlmesh_pipes.errors import TranslationError
 from dagster_sqlmesh_pipes.keys import asset_keys, check_external_keys, external_key_function
@@ -219,10 +220,18 @@ def _asset_spec(
             **({DEPLOYED_KEY: differs[0]} if differs and differs[0] != "same" else {}),
             **{_tag_key(name): safe_tag_value(value) for name, value in own.tags.items()},
         },
-        kinds=translator.get_kinds(model, defaults.engine) | {safe_tag(kind) for kind in own.kinds},
+        kinds=_kinds({safe_tag(kind) for kind in own.kinds}, translator.get_kinds(model, defaults.engine)),
         automation_condition=_automation(own, model) or translator.get_automation_condition(model),
         freshness_policy=translator.get_freshness_policy(model),
     )
+
+
+def _kinds(own: set[str], others: set[str]) -> set[str]:
+    """Both; where Dagster does not take as many, the model's own go first, then ``sqlmesh``, then the others by name."""
+    if not own or len(own | others) <= MAX_KINDS:
+        return own | others
+    ranked = sorted(others - own, key=lambda kind: (kind != "sqlmesh", kind))
+    return own | set(ranked[: max(MAX_KINDS - len(own), 0)])
 
 
 def _tag_key(name: str) -> str:

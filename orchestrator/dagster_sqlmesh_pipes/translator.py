@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_sqlmesh_pipes.compat import GROUPS_IN_GROUPS
 from dagster_sqlmesh_pipes.crons import longest_gap
 from sqlmesh_pipes_protocol.manifest import AuditUse, Model
 
@@ -166,8 +167,9 @@ def safe_name(text: str, *, allowed: str = "") -> str:
 
 
 def safe_group(text: str) -> str:
-    """The text as a legal group name of Dagster, which may have groups in it: ``marts/sales``."""
-    return "/".join(safe_name(part) for part in text.split("/") if part) or "_"
+    """The text as a legal group name of Dagster. It may have groups in it, ``marts/sales``; else that is ``marts_sales``."""
+    parts = [safe_name(part) for part in text.split("/") if part]
+    return ("/" if GROUPS_IN_GROUPS else "_").join(parts) or "_"
 
 
 def safe_tag(text: str) -> str:

@@ -181,7 +181,6 @@ def external_key(define, model, template: str, fqn: str = SOURCE, **parameters) 
         ("{node.schema}/{node.name}", "main/raw_source_customers"),
         ("{node.database}/{node.schema}/{node.name}", "jaffle_db/main/raw_source_customers"),
         ("{node.catalog}/x", "jaffle_db/x"),
-        ("{node.fqn}", "jaffle_db.main.raw_source_customers"),
         ("target/{{ node.schema }}/{{node.name}}", "target/main/raw_source_customers"),
         ("raw_{node.name}_v2", "raw_raw_source_customers_v2"),
         ("{ node.name }", "raw_source_customers"),
@@ -189,6 +188,20 @@ def external_key(define, model, template: str, fqn: str = SOURCE, **parameters) 
 )
 def test_an_external_key_follows_the_template(template, key, define, model):
     assert external_key(define, model, template) == key
+
+
+def takes_dots() -> bool:
+    """Whether this release of Dagster reads from an asset whose key has a dot in it. Since 1.13.4."""
+    try:
+        dg.asset(name="reader", deps=[dg.AssetKey("a.b")])(lambda: None)
+    except dg.DagsterInvalidDefinitionError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not takes_dots(), reason="this release of Dagster reads from no key with a dot in it")
+def test_the_template_may_ask_for_a_whole_name(define, model):
+    assert external_key(define, model, "{node.fqn}") == "jaffle_db.main.raw_source_customers"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +293,7 @@ def test_a_method_of_external_tables_alone_leaves_the_models_keys_as_they_are(de
         ("get_tags", None, "'NoneType' object is not a mapping"),
         ("get_metadata", ValueError("no such thing"), "no such thing"),
         ("get_owners", ["no owner at all"], "no owner at all"),
-        ("get_kinds", {str(number) for number in range(11)}, "at most ten kinds"),
+        ("get_kinds", {str(number) for number in range(11)}, "Assets can have at most"),
     ],
 )
 def test_what_a_translator_gives_that_is_no_asset_is_told_with_the_model(define, model, method, given, words):
