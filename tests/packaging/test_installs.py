@@ -7,7 +7,8 @@ import pytest
 
 from support.distributions import BIN, PACKAGES, ROOT, run, succeed
 
-pytestmark = pytest.mark.xdist_group("installs")  # which share environments, and a project
+# They share environments, and a project. The first time, packages are downloaded.
+pytestmark = [pytest.mark.xdist_group("installs"), pytest.mark.timeout(900)]
 
 IMPORT_ALL = """
 import importlib, pkgutil

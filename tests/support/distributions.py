@@ -111,7 +111,8 @@ def environment(built: Distributions, tmp_path_factory: pytest.TempPathFactory) 
             python = path / "bin" / "python"
             wheel = f"{built.wheel}[{extras}]" if extras else str(built.wheel)
             succeed(["uv", "venv", "--quiet", "--python", sys.executable, path], env=_uv())
-            succeed(["uv", "pip", "install", "--quiet", "--python", python, wheel, *packages], env=_uv())
+            install = ["uv", "pip", "install", "--quiet", "--python", python, wheel, *packages]
+            succeed(install, env=_uv(), timeout=600)
             succeed(["uv", "pip", "check", "--python", python], env=_uv())
             made[wanted] = Environment(path)
         return made[wanted]
