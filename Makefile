@@ -85,7 +85,7 @@ demo-plan: install
 
 test: install  ## Run the whole suite. What needs PostgreSQL, Docker or the cluster of KUBECONFIG is skipped, with the reason, without it.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes tests/packaging -n $(JOBS) --dist loadgroup
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes tests/packaging tests/docs -n $(JOBS) --dist loadgroup
 
 .PHONY: test-kubernetes
 test-kubernetes: install  ## Run what needs a cluster, on that of KUBECONFIG.

@@ -37,8 +37,7 @@ def command(name: str) -> str:
             ", ".join(map(code, [*each.opts, *each.secondary_opts])),
             _value(each),
             _default(each),
-            _variable(each),
-            each.help or "",
+            _meaning(each),
         )
         for each in options
     ]
@@ -47,7 +46,7 @@ def command(name: str) -> str:
             f"```console\n$ {usage}\n```",
             _help(subject.help or ""),
             *_arguments(subject),
-            table(("Option", "Value", "Default", "Variable", "Meaning"), rows),
+            *([table(("Option", "Value", "Default", "Meaning"), rows)] if rows else []),
         ]
     )
 
@@ -127,5 +126,6 @@ def _default(option: click.Option) -> str:
     return code(re.sub(r"\.0$", "", str(option.default)))
 
 
-def _variable(option: click.Option) -> str:
-    return code(option.envvar) if isinstance(option.envvar, str) else ""
+def _meaning(option: click.Option) -> str:
+    text = option.help or ""
+    return f"{text}<br>{code(option.envvar)}" if isinstance(option.envvar, str) else text

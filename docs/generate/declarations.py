@@ -17,7 +17,7 @@ _ENTRY = re.compile(r"^(?P<names>\w+(?:,\s+\w+)*):\s+(?P<text>.*)$", re.S)
 _CODE = re.compile(
     r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?P=indent) +.*\n|\s*\n)*)", re.M
 )
-_LITERAL = re.compile(r"``(.+?)``", re.S)
+_LITERAL = re.compile(r"(?<!`)``(?!`)(.+?)(?<!`)``(?!`)", re.S)
 
 
 def summary(documented: Any) -> str:

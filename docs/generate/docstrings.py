@@ -42,7 +42,7 @@ def in_form(docstring: str) -> str:
     return _LIKE.sub(
         lambda match: (
             (f"{match['title']}\n{match['before']}\n" if match["before"] else "")
-            + f"Raises what {match['like'].removeprefix('As ').rstrip('.')} raise.\n"
+            + f"It raises as {match['like'].removeprefix('As ').rstrip('.')} would.\n"
         ),
         f"{apart}\n",
     ).rstrip()

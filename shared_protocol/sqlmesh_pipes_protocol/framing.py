@@ -44,6 +44,7 @@ class Part:
     part: int
     """Counts from 0."""
     parts: int
+    """How many there are of the event."""
     data: str
     """Base64 of a slice of the event's JSON object."""
 
