@@ -146,6 +146,67 @@ def test_what_an_audit_is_called(calls: list[AuditCall], expected: list[str]) ->
     assert audit_identities(calls) == expected
 
 
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        pytest.param([call("日本")], ["9f4bce0b"], id="a name without a letter or digit"),
+        pytest.param(
+            [call("a", c="x.y"), call("a", c="x_y")], ["a_x_y_c58a5c24", "a_x_y_f936fc80"], id="look alike"
+        ),
+        pytest.param(
+            [call("a", c="é", d="x"), call("a", c="b", d="y")],
+            ["a_7e8d20ac_x", "a_b_y"],
+            id="a value without",
+        ),
+        pytest.param(
+            [call("a", c="w" * 30, d="x" * 30), call("a", c="b", d="y")],
+            [f"a_{'w' * 30}_{'x' * 8}_e8cb89de", "a_b_y"],
+            id="long",
+        ),
+        pytest.param(
+            [call("a", d="x" * 30, c="w" * 30), call("a", d="y", c="b")],
+            [f"a_{'w' * 30}_{'x' * 8}_e8cb89de", "a_b_y"],
+            id="long, and written in another order",
+        ),
+    ],
+)
+def test_a_digest_is_the_same_in_every_release(calls: list[AuditCall], expected: list[str]) -> None:
+    assert audit_identities(calls) == expected
+
+
+def test_what_tells_audits_apart_stands_in_the_order_of_the_arguments_names() -> None:
+    one, other = audit_identities(
+        [
+            call("a", u="6", z="1", y="2", w="4", x="3", v="5"),
+            call("a", z="a", x="c", y="b", v="e", w="d", u="f"),
+        ]
+    )
+
+    assert (one, other) == ("a_6_5_4_3_2_1", "a_f_e_d_c_b_a")
+
+
+def test_48_characters_are_not_too_long_to_read_and_49_are_cut_to_48() -> None:
+    whole, _ = audit_identities([call("a", c="w" * 24, d="v" * 23), call("a", c="x", d="y")])
+    cut, _ = audit_identities([call("a", c="w" * 24, d="v" * 24), call("a", c="x", d="y")])
+
+    assert whole == f"a_{'w' * 24}_{'v' * 23}"
+    assert re.fullmatch(rf"a_{'w' * 24}_{'v' * 14}_[0-9a-f]{{8}}", cut)
+    assert len(cut) == len("a_") + 48
+
+
+def test_long_values_that_look_alike_are_cut_to_48_characters_too() -> None:
+    for identity in audit_identities([call("a", c=f"w.{'v' * 46}"), call("a", c=f"w_{'v' * 46}")]):
+        assert re.fullmatch(rf"a_w_{'v' * 37}_[0-9a-f]{{8}}", identity)
+        assert len(identity) == len("a_") + 48
+
+
+def test_a_value_that_is_no_unicode_has_an_identity_as_well() -> None:
+    one, other = audit_identities([call("a", c="\ud800"), call("a", c="é")])
+
+    assert re.fullmatch(r"a_[0-9a-f]{8}", one)
+    assert one != other
+
+
 def test_values_that_look_alike_are_told_apart_by_a_digest() -> None:
     one, other, third = audit_identities([call("a", c="x.y"), call("a", c="x_y"), call("a", c="z")])
 
