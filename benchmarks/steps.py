@@ -58,7 +58,7 @@ def through(project_dir: Path, dump: Path | None = None, *, counts_calls: bool =
             sys.setprofile(None)
             control.append((given, time.time()))
             if isinstance(result, dg.MaterializeResult):
-                yielded.append((str((result.metadata or {})["sqlmesh_model"]), *control[-1]))
+                yielded.append((str((result.metadata or {})["sqlmesh/model"]), *control[-1]))
                 calls.append(called[0] - before)
                 if dump is not None:
                     kept.append(_in_words(result))

@@ -11,7 +11,8 @@ import dagster as dg
 from dagster_sqlmesh_pipes import endings
 from dagster_sqlmesh_pipes.compat import Unfinished, later_materializations, record, record_end
 from dagster_sqlmesh_pipes.errors import LaunchError
-from dagster_sqlmesh_pipes.mapping import Result, ResultMapper, spans_in
+from dagster_sqlmesh_pipes.intervals import spans_in
+from dagster_sqlmesh_pipes.mapping import Result, ResultMapper
 from dagster_sqlmesh_pipes.recovery import Recovered, recovered
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
 from sqlmesh_pipes_protocol.errors import ProtocolError

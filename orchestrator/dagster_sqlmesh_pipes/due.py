@@ -12,6 +12,7 @@ import dagster as dg
 from dagster_sqlmesh_pipes.compat import CheckRecord, latest_checks
 from dagster_sqlmesh_pipes.crons import dagster_cron, next_tick
 from dagster_sqlmesh_pipes.launchers import RunnerCall, answer
+from dagster_sqlmesh_pipes.mapping import TO_BE_TRIED_AGAIN
 from dagster_sqlmesh_pipes.resource import SQLMeshResource
 from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK, WITHOUT_TURNS
 from sqlmesh_pipes_protocol.codec import moment_of
@@ -20,7 +21,6 @@ from sqlmesh_pipes_protocol.manifest import Model
 
 Source = Literal["record", "state"]
 
-_TO_BE_TRIED_AGAIN = {"upstream_failed", "signal_not_ready", "interrupted"}
 _ANSWER_SECONDS = 50.0
 """Dagster gives a tick a minute by default."""
 
@@ -78,7 +78,7 @@ def next_turn(model: Model, record: CheckRecord | None, manifest_created_at: dat
     """
     if record is None or record.running_in is not None:
         return _LONG_AGO
-    if record.status == "failed" or record.reason in _TO_BE_TRIED_AGAIN:
+    if record.status == "failed" or record.reason in TO_BE_TRIED_AGAIN:
         return _LONG_AGO
     if record.as_of is None:  # the run was limited to a range of time
         return record.next_due or _LONG_AGO

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_sqlmesh_pipes.launchers import Verdict
+from dagster_sqlmesh_pipes.translator import readable
 from sqlmesh_pipes_protocol.events import ErrorInfo, RunFinished
 
 _MAX_LAST_WORDS = 8_000
@@ -18,13 +19,17 @@ _MAX_LAST_WORDS = 8_000
 def of_models(failures: Mapping[str, ErrorInfo], finished: RunFinished) -> dg.Failure:
     """Each failed model with its cause, and what broke the run off."""
     error = finished.error
+    # Only what does not fit into the sentence.
     metadata: dict[str, Any] = {
-        fqn: dg.MetadataValue.md(f"```\n{failure.traceback or failure.message}\n```")
+        readable(fqn): dg.MetadataValue.md(f"```\n{failure.traceback or failure.message}\n```")
         for fqn, failure in failures.items()
+        if failure.traceback or "\n" in failure.message.strip()
     }
     sentences = []
     if failures:
-        listed = "; ".join(f"{fqn}: {sentence(failure.message)}" for fqn, failure in failures.items())
+        listed = " ".join(
+            f"{readable(fqn)}: {sentence(failure.message)}" for fqn, failure in failures.items()
+        )
         sentences.append(f"{number(len(failures), 'model')} failed: {listed}")
     # What a failed model broke off has been said with the model.
     if error is not None and not (failures and finished.status == "error"):
@@ -109,7 +114,7 @@ def of_a_death(
 
 
 def number(count: int, noun: str) -> str:
-    return f"{count} {noun if count == 1 else noun + 's'}"
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 def sentence(text: object) -> str:

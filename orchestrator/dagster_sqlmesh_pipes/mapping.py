@@ -10,7 +10,6 @@ An audit that did not run in this run has no result.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -20,10 +19,13 @@ import dagster as dg
 from typing_extensions import assert_never
 
 from dagster_sqlmesh_pipes.compat import NO_EVENT, CheckResult
+from dagster_sqlmesh_pipes.endings import number
+from dagster_sqlmesh_pipes.intervals import listed, spelled_intervals
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.recovery import Recovered
-from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, SpecIndex
-from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK
+from dagster_sqlmesh_pipes.specs import LINEAGE_KEY, MODEL_KEY, SpecIndex, spelled
+from dagster_sqlmesh_pipes.translator import EXECUTION_STATUS_CHECK, readable, with_readable_names
+from sqlmesh_pipes_protocol.codec import moment_of
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
     BatchFinished,
@@ -40,19 +42,18 @@ from sqlmesh_pipes_protocol.events import (
     ModelStarted,
     RunFinished,
     RunStarted,
-    Timestamp,
     UnknownEvent,
 )
-from sqlmesh_pipes_protocol.spans import Span, epoch_ms
+from sqlmesh_pipes_protocol.spans import merged, span_of
 
 Result = dg.MaterializeResult[Any] | dg.AssetCheckResult | dg.AssetMaterialization
 """What Dagster is told. A plain materialization is of one partition, and goes to the event log directly."""
 
 _WHOLE_TABLE_KINDS = {"FULL"}
 """Kinds that write all rows of their table in each run: what was processed is what is there."""
-_AN_INTERVAL = "{} to {}"
-_MAX_INTERVALS = 20
 _NOTHING_TO_DO = {"up_to_date", "cron_not_due"}
+TO_BE_TRIED_AGAIN = {"upstream_failed", "signal_not_ready", "interrupted"}
+"""Reasons for a skip that leave the model due."""
 _TOLD_BY_STATE = {"told_by": "SQLMesh's state"}
 AS_OF_KEY = "as_of"
 """Metadata of ``sqlmesh_execution_status``: the moment up to which the model was brought, from which its next turn follows."""
@@ -88,7 +89,6 @@ class ResultMapper:
         awaited: Collection[dg.AssetKey] = (),
     ) -> None:
         self._index = index
-        self._models = {key: fqn for fqn, key in index.keys.items()}
         self._keys = selected_keys
         self._checks = selected_checks
         self._already_materialized = set(already_materialized)
@@ -155,8 +155,7 @@ class ResultMapper:
         if key is None:
             return
         metadata: dict[str, Any] = {
-            "sqlmesh_model": event.model,
-            "intervals": _intervals(event.intervals),
+            "intervals": spelled_intervals(event.intervals),
             "batches": event.batches,
             "duration_seconds": event.duration_ms / 1000,
         }
@@ -165,19 +164,20 @@ class ResultMapper:
         if event.bytes is not None:
             metadata["bytes_processed"] = event.bytes
         if event.restated_for:
-            metadata["restated_for"] = ", ".join(event.restated_for)
+            metadata["restated_for"] = ", ".join(map(readable, event.restated_for))
+        storage = event.storage
+        if storage is not None:
+            metadata["dagster/table_name"] = storage.view
+            if storage.kind in _WHOLE_TABLE_KINDS and event.batches == 1 and event.rows is not None:
+                metadata["dagster/row_count"] = event.rows
+            metadata["physical_table"] = storage.physical_table
+            metadata["snapshot_version"] = storage.version
+            metadata["snapshot_id"] = storage.snapshot_id
         if self._correlation_id is not None:
             metadata["sqlmesh_correlation_id"] = self._correlation_id
         if event.model in self._index.lineage:
             metadata[LINEAGE_KEY] = self._index.lineage[event.model]
-        storage = event.storage
-        if storage is not None:
-            metadata["dagster/table_name"] = storage.view
-            metadata["physical_table"] = storage.physical_table
-            metadata["snapshot_id"] = storage.snapshot_id
-            metadata["snapshot_version"] = storage.version
-            if storage.kind in _WHOLE_TABLE_KINDS and event.batches == 1 and event.rows is not None:
-                metadata["dagster/row_count"] = event.rows
+        metadata[MODEL_KEY] = event.model
         version = dg.DataVersion(storage.data_version) if storage is not None else None
         yield from self._materialized(
             key, event.model, event.intervals, metadata, "SQLMesh ran the model.", version
@@ -194,9 +194,9 @@ class ResultMapper:
     ) -> Iterator[Result]:
         self._materialized_now.add(fqn)
         missing = yield from self._other_partitions(key, intervals, metadata)
-        extra = {"partitions_not_filled": _listed(missing)} if missing else None
+        extra = {**({"partitions_not_filled": listed(missing)} if missing else {}), **self._brought_up_to()}
         checks = [
-            *self._status(key, fqn, "executed", message, passed=True, extra=extra),
+            *self._status(key, "executed", message, passed=True, extra=extra),
             *self._audit_results(key, fqn),
         ]
         if missing:  # a result of the step would be taken for all partitions that were asked for
@@ -268,7 +268,7 @@ class ResultMapper:
             message = (
                 "SQLMesh has recorded the model as done. An earlier attempt's process died before it said so."
             )
-            yield from self._status(key, model.model, "executed", message, passed=True)
+            yield from self._status(key, "executed", message, passed=True, extra=self._brought_up_to())
 
     def _other_partitions(
         self,
@@ -294,33 +294,33 @@ class ResultMapper:
         return missing
 
     def _failed(self, event: ModelFailed) -> Iterator[Result]:
-        self.failures.setdefault(event.model, event.error)
+        error = self._in_words(event)
+        self.failures.setdefault(event.model, error)
         if event.model not in self._index.keys:
             return  # no asset of ours, as an external model with an audit: the step's failure names it
         key = self._key_to_tell(event.model)
         if key is None:
             return
         extra: dict[str, Any] = {
-            "reason": event.error.category,
-            "transient": event.error.transient,
+            "reason": error.category,
+            "transient": error.transient,
         }
-        if event.error.error_class:
-            extra["error_class"] = event.error.error_class
+        if error.error_class:
+            extra["error_class"] = error.error_class
         if event.interval is not None:
-            extra["failed_interval"] = _intervals([event.interval])
+            extra["failed_interval"] = spelled_intervals([event.interval])
         if event.intervals:
-            extra["intervals_done"] = _intervals(event.intervals)
+            extra["intervals_done"] = spelled_intervals(event.intervals)
         if event.failed_audits:
             extra["failed_audits"] = ", ".join(event.failed_audits)
-        if event.error.traceback:
-            extra["traceback"] = dg.MetadataValue.md(f"```\n{event.error.traceback}\n```")
-        done = {"sqlmesh_model": event.model, "intervals": _intervals(event.intervals)}
+        if error.traceback:
+            extra["traceback"] = dg.MetadataValue.md(f"```\n{error.traceback}\n```")
+        done = {"intervals": spelled_intervals(event.intervals), MODEL_KEY: event.model}
         yield from self._other_partitions(key, event.intervals, done, failed=True)
         yield from self._status(
             key,
-            event.model,
             "failed",
-            event.error.message,
+            error.message,
             passed=False,
             severity=dg.AssetCheckSeverity.ERROR,
             extra=extra,
@@ -339,15 +339,16 @@ class ResultMapper:
             return
         extra: dict[str, Any] = {"reason": event.reason}
         if event.blocked_by:
-            extra["blocked_by"] = ", ".join(event.blocked_by)
+            extra["blocked_by"] = ", ".join(map(readable, event.blocked_by))
         if event.next_due:
-            extra["next_due"] = event.next_due
-        detail = event.detail
+            extra["next_due"] = dg.MetadataValue.timestamp(moment_of(event.next_due))
+        if event.reason not in TO_BE_TRIED_AGAIN:
+            extra |= self._brought_up_to()
+        detail = f"Skipped. {with_readable_names(event.detail)}"
         if self._partitions is not None and event.reason == "up_to_date":
             detail += " SQLMesh does not do it again without a restatement: `sqlmesh plan --restate-model`."
         yield from self._status(
             key,
-            event.model,
             "skipped",
             detail,
             passed=self._skips_pass and event.reason in _NOTHING_TO_DO,
@@ -372,7 +373,7 @@ class ResultMapper:
                     self.unknown[name] = None
                 for key, check in self._index.standalone.get(name, ()):
                     if self._is_wanted(key, check):
-                        yield _audit_result(key, check, ran, self._models[key])
+                        yield _audit_result(key, check, ran)
 
     def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
         """The run's last word on a model: results of a terminal event that was lost, and of audits that were."""
@@ -410,7 +411,7 @@ class ResultMapper:
             case "skipped":
                 reason = outcome.reason or "interrupted"
                 yield from self._skipped(
-                    ModelSkipped(model=outcome.model, reason=reason, detail=f"Skipped: {reason}.")
+                    ModelSkipped(model=outcome.model, reason=reason, detail=f"Reason: {reason}.")
                 )
 
     def _repair_audits(self, outcome: ModelOutcome) -> None:
@@ -434,7 +435,7 @@ class ResultMapper:
             self._materialized_now.add(outcome.model)
             yield dg.MaterializeResult(
                 asset_key=self._index.keys[outcome.model],
-                metadata={"sqlmesh_model": outcome.model, "intervals": _intervals(outcome.intervals)},
+                metadata={"intervals": spelled_intervals(outcome.intervals), MODEL_KEY: outcome.model},
             )
         told = dict(self._told[outcome.model])
         for result in self._audit_results(self._index.keys[outcome.model], outcome.model):
@@ -482,13 +483,12 @@ class ResultMapper:
     def _status(
         self,
         key: dg.AssetKey,
-        fqn: str,
         status: str,
         message: str,
         *,
         passed: bool,
         severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
-        extra: dict[str, Any] | None = None,
+        extra: Mapping[str, Any],
     ) -> Iterator[dg.AssetCheckResult]:
         if self._is_wanted(key, EXECUTION_STATUS_CHECK):
             yield CheckResult(
@@ -499,13 +499,26 @@ class ResultMapper:
                 description=message,
                 metadata={
                     "status": status,
-                    **(extra or {}),
-                    **({AS_OF_KEY: self._as_of.isoformat()} if self._as_of is not None else {}),
-                    "message": message,
-                    "sqlmesh_model": fqn,
-                    "check_type": "execution_status",
+                    # In a run's log Dagster shows metadata, and no description.
+                    **({"message": message} if status != "executed" else {}),
+                    **extra,
                 },
             )
+
+    def _brought_up_to(self) -> dict[str, dg.MetadataValue[Any]]:
+        return {AS_OF_KEY: dg.MetadataValue.timestamp(self._as_of)} if self._as_of is not None else {}
+
+    def _in_words(self, event: ModelFailed) -> ErrorInfo:
+        """Why a model failed. Of audits: which, and on how many rows; where in SQLMesh it raised tells a reader nothing."""
+        if event.error.category != "audit" or not event.failed_audits:
+            return event.error
+        found = []
+        for name in event.failed_audits:
+            evaluations = self._audits.get(event.model, {}).get(name, {}).values()
+            rows = sum(evaluation.failing_rows or 0 for evaluation in evaluations)
+            found.append(f"{name} ({number(rows, 'row')})" if rows else name)
+        message = f"{'Audits' if len(found) > 1 else 'Audit'} failed: {', '.join(found)}."
+        return replace(event.error, error_class="", message=message, traceback=None)
 
     def _audit_results(self, key: dg.AssetKey, fqn: str) -> Iterator[dg.AssetCheckResult]:
         for identity, evaluations in self._audits.get(fqn, {}).items():
@@ -515,7 +528,7 @@ class ResultMapper:
                 continue
             ran = _that_ran(evaluations)
             if ran and self._is_wanted(key, name):
-                result = _audit_result(key, name, ran, fqn)
+                result = _audit_result(key, name, ran)
                 self._told[fqn].setdefault(name, result.passed)
                 yield result
 
@@ -529,9 +542,7 @@ def _shown(evaluations: Sequence[AuditEvaluated]) -> AuditEvaluated:
     return next((each for each in evaluations if not each.passed), evaluations[-1])
 
 
-def _audit_result(
-    key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated], fqn: str
-) -> dg.AssetCheckResult:
+def _audit_result(key: dg.AssetKey, name: str, evaluations: Sequence[AuditEvaluated]) -> dg.AssetCheckResult:
     """One result for an audit's evaluations on all batches: failed if one failed, and then that one is shown."""
     failed = [evaluation for evaluation in evaluations if not evaluation.passed]
     shown = _shown(evaluations)
@@ -539,25 +550,22 @@ def _audit_result(
     metadata: dict[str, Any] = {
         "failing_rows": failing_rows,
         "blocking": shown.blocking,
-        "arguments": dict(shown.arguments),
-        "sqlmesh_audit": shown.name,
-        "sqlmesh_model": fqn,
-        "check_type": "audit",
     }
+    if shown.arguments:
+        metadata["arguments"] = spelled(shown.arguments)
     if shown.query:
         metadata["query"] = dg.MetadataValue.md(f"```sql\n{shown.query}\n```")
-    if shown.dialect:
-        metadata["dialect"] = shown.dialect
     intervals = [e.interval for e in (failed or evaluations) if e.interval is not None]
-    if intervals:
-        metadata["failed_intervals" if failed else "intervals"] = _intervals(intervals)
-    rows = f"{failing_rows:,} {'row' if failing_rows == 1 else 'rows'} failed"
+    if failed and intervals:
+        metadata["failed_intervals"] = spelled_intervals(intervals)
+    elif intervals:
+        metadata["intervals"] = spelled_intervals(merged(map(span_of, intervals)))
     return CheckResult(
         asset_key=key,
         check_name=name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if shown.blocking else dg.AssetCheckSeverity.WARN,
-        description=rows if failed else None,
+        description=f"{number(failing_rows, 'row')} failed." if failed else None,
         metadata=metadata,
     )
 
@@ -569,32 +577,4 @@ def _unknown_error() -> ErrorInfo:
 
 
 def _recorded_metadata(model: Recovered) -> dict[str, Any]:
-    return {"sqlmesh_model": model.model, "intervals": _intervals(model.intervals), **_TOLD_BY_STATE}
-
-
-def _intervals(intervals: Iterable[Interval]) -> str:
-    listed = list(dict.fromkeys((_short(i.start), _short(i.end)) for i in intervals))
-    text = ", ".join(_AN_INTERVAL.format(*pair) for pair in listed[:_MAX_INTERVALS])
-    more = len(listed) - _MAX_INTERVALS
-    return f"{text} and {more} more" if more > 0 else text
-
-
-def spans_in(materialization: dg.AssetMaterialization) -> list[Span]:
-    """The intervals that a materialization of ours names; none of those that it only counts."""
-    value = materialization.metadata.get("intervals")
-    text = str(value.value) if value is not None else ""
-    found = re.findall(r"(\d{4}-\d\d-\d\d\S*) to (\d{4}-\d\d-\d\d[^,\s]*)", text)
-    return [(epoch_ms(_long(start)), epoch_ms(_long(end))) for start, end in found]
-
-
-def _long(time: str) -> Timestamp:
-    return Timestamp(time if "T" in time else f"{time}T00:00:00Z")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_INTERVALS
-    return ", ".join(names[:_MAX_INTERVALS]) + (f" and {more} more" if more > 0 else "")
-
-
-def _short(time: str) -> str:
-    return time.removesuffix("T00:00:00Z")
+    return {"intervals": spelled_intervals(model.intervals), **_TOLD_BY_STATE, MODEL_KEY: model.model}

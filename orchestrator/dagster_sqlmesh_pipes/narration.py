@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 
-from dagster_sqlmesh_pipes.endings import number
+from dagster_sqlmesh_pipes.translator import readable
 from sqlmesh_pipes_protocol.events import (
     EvaluationStarted,
     Event,
@@ -16,11 +17,15 @@ from sqlmesh_pipes_protocol.events import (
     UnknownEvent,
 )
 
-_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
+_TOLD = {"warning": logging.WARNING, "error": logging.ERROR}
+_AUDIT_QUERY = re.compile(r"(?<=failed\.) Audit query:.*\Z", re.DOTALL)
+"""What SQLMesh adds to its warning of an audit that does not block: the audit's check has it."""
+_ENDINGS = {
+    "success": "SQLMesh run succeeded",
+    "nothing_to_do": "SQLMesh had nothing to do",
+    "failed": "SQLMesh run failed",
+    "interrupted": "SQLMesh run was interrupted",
+    "error": "SQLMesh run broke off",
 }
 
 
@@ -30,22 +35,25 @@ def lines(event: Event | UnknownEvent) -> Iterator[tuple[int, str]]:
         case RunStarted():
             yield (
                 logging.INFO,
-                f"SQLMesh {event.versions.sqlmesh} runs environment {event.environment!r}: "
+                f"SQLMesh {event.versions.sqlmesh} runs environment {event.environment}: "
                 f"{event.models_selected} of {event.models_deployed} models selected.",
             )
-        case EvaluationStarted():
-            due = sum(bool(batches.intervals) for batches in event.batches)
-            again = " (again: the environment changed)" if event.attempt > 1 else ""
-            yield logging.INFO, f"{number(due, 'model')} due{again}."
+        case EvaluationStarted() if event.attempt > 1:
+            yield logging.INFO, "SQLMesh starts the evaluation again: the environment changed."
+        case ModelFailed() if event.error.category == "audit" and event.failed_audits:
+            yield (
+                logging.ERROR,
+                f"{readable(event.model)} failed its audits: {', '.join(event.failed_audits)}.",
+            )
         case ModelFailed():
-            yield logging.ERROR, f"{event.model} failed: {event.error.message}"
-        case Log() if event.level in ("warning", "error"):
-            yield _LEVELS[event.level], f"{event.logger}: {event.message}"
+            yield logging.ERROR, f"{readable(event.model)} failed: {event.error.message}"
+        case Log() if event.level in _TOLD:
+            yield _TOLD[event.level], f"{event.logger}: {_AUDIT_QUERY.sub('', event.message)}"
         case RunFinished():
             counts = event.counts
             yield (
                 logging.INFO,
-                f"SQLMesh {event.status.replace('_', ' ')}: {counts.executed} executed, {counts.skipped} skipped, "
+                f"{_ENDINGS[event.status]}: {counts.executed} executed, {counts.skipped} skipped, "
                 f"{counts.failed} failed.",
             )
         case _:

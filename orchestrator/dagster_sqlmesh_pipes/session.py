@@ -445,7 +445,7 @@ class Session:
         due = {fqn: spans for fqn, spans in self._told.due.items() if spans}
         if due and self._told.began_at is not None:
             began_at = epoch_ms(self._told.began_at) / 1000
-            message = f"The runner {self._handle.name} evaluates {endings.number(len(due), 'model')}."
+            message = f"{endings.number(len(due), 'model')} {'is' if len(due) == 1 else 'are'} due."
             record_handle(
                 self._context, replace(self._handle, stage="runs", began_at=began_at, due=due), message
             )

@@ -313,6 +313,11 @@ def _standalone_check_specs(
         )
 
 
+def spelled(arguments: Mapping[str, str]) -> str:
+    """An audit's arguments as a model has them."""
+    return ", ".join(f"{name} := {value}" for name, value in arguments.items())
+
+
 def _query(query: str | None) -> dict[str, dg.MetadataValue]:
     return {"query": dg.MetadataValue.md(f"```sql\n{query}\n```")} if query else {}
 
@@ -343,13 +348,12 @@ def _check_specs(
         "an error if it failed.",
     )
     for audit in model.audits:
-        arguments = ", ".join(f"{name} := {value}" for name, value in audit.arguments.items())
         yield dg.AssetCheckSpec(
             translator.get_check_name(model, audit),
             asset=key,
-            description=f"SQLMesh audit {audit.name}({arguments}). "
+            description=f"SQLMesh audit {audit.name}({spelled(audit.arguments)}). "
             + (
-                "If it fails, the model fails."
+                "SQLMesh blocks: if it fails, the model fails, and what is downstream does not run."
                 if audit.blocking
                 else "If it fails, SQLMesh warns and goes on."
             ),

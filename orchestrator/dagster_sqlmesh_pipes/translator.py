@@ -21,6 +21,8 @@ WITHOUT_TURNS = {"SEED", "EXTERNAL", "EMBEDDED", "MANAGED"}
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 """What Dagster takes for an e-mail address: no top-level domain of more than seven letters, no letter beyond ASCII."""
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"|([^."]+)')
+_PLAIN = re.compile(r"[\w$-]+")
+_FQN_IN_TEXT = re.compile(r'"(?:[^"]|"")*"(?:\."(?:[^"]|"")*")+')
 
 
 class SQLMeshTranslator:
@@ -152,6 +154,18 @@ def default_key(fqn: str) -> dg.AssetKey:
 def split_fqn(fqn: str) -> list[str]:
     """The unquoted parts of a fully qualified name: catalog, schema, table."""
     return [quoted.replace('""', '"') or bare for quoted, bare in _QUOTED.findall(fqn)]
+
+
+def readable(fqn: str) -> str:
+    """A fully qualified name as people write it: ``shop.marts.orders``, with quotes where a part of it needs them."""
+    return ".".join(
+        part if _PLAIN.fullmatch(part) else '"{}"'.format(part.replace('"', '""')) for part in split_fqn(fqn)
+    )
+
+
+def with_readable_names(text: str) -> str:
+    """A text with each fully qualified name in it as people write it."""
+    return _FQN_IN_TEXT.sub(lambda found: readable(found[0]), text)
 
 
 def legal_owner(owner: str) -> str:

@@ -19,6 +19,7 @@ from dagster_sqlmesh_pipes import (
     sqlmesh_assets,
 )
 from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME
+from sqlmesh_pipes_protocol.spans import moment
 from support.warehouse import Warehouse, write
 
 _DIGEST = re.compile(r"_[0-9a-f]{8}$")
@@ -193,7 +194,13 @@ class Seen:
 
 
 def _plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
-    return {name: value.value for name, value in metadata.items()}
+    """Values; times as SQLMesh's side writes them."""
+    return {
+        name: moment(round(value.value * 1000))
+        if isinstance(value, dg.TimestampMetadataValue)
+        else value.value
+        for name, value in metadata.items()
+    }
 
 
 def contains(*parts: str) -> Callable[[object], bool]:

@@ -88,7 +88,7 @@ CASES = [
                         "rather_positive.blocking": False,
                     },
                 ),
-                "marts/below": skipped("upstream_failed", blocked_by=contains('"stops"')),
+                "marts/below": skipped("upstream_failed", blocked_by=contains("marts.stops")),
                 "marts/warns": executed({"rather_positive": WARNED, "positive": PASSED}),
                 "marts/is_softened": executed(
                     {"positive": WARNED}, **{"positive.blocking": False, "positive.failing_rows": 1}
@@ -106,11 +106,8 @@ CASES = [
                     {"accepted_values": PASSED, "forall": FAILED, "accepted_range": PASSED},
                     **{
                         "forall.failing_rows": 2,
-                        "forall.arguments": {"criteria": """(a < 10, word <> 'no, "never"', word = 'x')"""},
-                        "accepted_values.arguments": {
-                            "column": "word",
-                            "is_in": """('x', 'a,b', 'it''s "so"')""",
-                        },
+                        "forall.arguments": """criteria := (a < 10, word <> 'no, "never"', word = 'x')""",
+                        "accepted_values.arguments": """column := word, is_in := ('x', 'a,b', 'it''s "so"')""",
                         "accepted_values.intervals": contains(" to "),
                         "accepted_values.failed_intervals": absent,
                     },
@@ -145,7 +142,7 @@ CASES = [
                     **{
                         "positive.failing_rows": 1,
                         "positive.failed_intervals": "2026-01-02 to 2026-01-03",
-                        "not_null.intervals": "2026-01-01 to 2026-01-02, 2026-01-02 to 2026-01-03",
+                        "not_null.intervals": "2026-01-01 to 2026-01-03",
                     },
                 ),
                 "marts/warns": executed(

@@ -53,7 +53,7 @@ CASES = [
                         intervals_done="2026-01-01 to 2026-01-03",
                         failed_interval="2026-01-03 to 2026-01-05",
                     ),
-                    "marts/below": skipped("upstream_failed", blocked_by=contains('"in_order"')),
+                    "marts/below": skipped("upstream_failed", blocked_by=contains(".in_order")),
                 },
                 failure=("3 models failed",),
             ),

@@ -21,10 +21,10 @@ CASES = [
         },
         steps=in_one_run(
             {
-                "staging/reads": skipped("upstream_failed", blocked_by=contains('"raw"."events"')),
+                "staging/reads": skipped("upstream_failed", blocked_by=contains("raw.events")),
                 "staging/apart": executed(),
             },
-            failure=('"raw"."events": Audits failed: not_null',),
+            failure=("raw.events: Audit failed: not_null (1 row).",),
         ),
     )
 ]

@@ -24,13 +24,13 @@ CASES = [
                     "sql", message=contains("one"), failed_interval=contains(" to "), intervals_done=absent
                 ),
                 "marts/also_broken": failed("sql", message=contains("one")),
-                "marts/below": skipped("upstream_failed", blocked_by=contains('"marts"."broken"')),
-                "marts/further_below": skipped("upstream_failed", blocked_by=contains('"marts"."broken"')),
+                "marts/below": skipped("upstream_failed", blocked_by=contains("marts.broken")),
+                "marts/further_below": skipped("upstream_failed", blocked_by=contains("marts.broken")),
                 "marts/below_both": skipped(
-                    "upstream_failed", blocked_by=contains('"marts"."also_broken"', '"marts"."broken"')
+                    "upstream_failed", blocked_by=contains("marts.also_broken", "marts.broken")
                 ),
             },
-            failure=("2 models failed", '"marts"."broken": ', '"marts"."also_broken": '),
+            failure=("2 models failed", "marts.broken: ", "marts.also_broken: "),
         ),
         postgres=True,
     ),

@@ -54,9 +54,9 @@ CASES = [
                 "s_b/c": executed(),
                 # Its default key and that of the next would be one name to Dagster: it gets a digest.
                 "my-schema/order_items_#": executed(
-                    {"not_null": PASSED}, sqlmesh_model=contains('"my-schema"."order items"')
+                    {"not_null": PASSED}, **{"sqlmesh/model": contains('"my-schema"."order items"')}
                 ),
-                "my_schema/order_items": executed(sqlmesh_model=contains('"my_schema"."order_items"')),
+                "my_schema/order_items": executed(**{"sqlmesh/model": contains('"my_schema"."order_items"')}),
                 # SQLMesh writes names in lower case for DuckDB, quoted or not.
                 PerEngine(duckdb="upper/case", postgres="Upper/Case"): executed(
                     **{
@@ -68,11 +68,10 @@ CASES = [
                 "my-schema/dotted.name": failed("sql", message=contains("1x")),
                 "my-schema/it_s__so_": skipped(
                     "upstream_failed",
-                    blocked_by=contains('"my-schema"."dotted.name"'),
-                    sqlmesh_model=contains("it's"),
+                    blocked_by=contains('my-schema."dotted.name"'),
                 ),
             },
-            failure=('"my-schema"."dotted.name"',),
+            failure=('my-schema."dotted.name": ',),
         ),
         postgres=True,
     ),
@@ -89,12 +88,14 @@ CASES = [
         },
         steps=in_one_run(
             {
-                "marts/orders": executed(sqlmesh_model='"db"."marts"."orders"'),
-                "db2/marts/orders": executed({"not_null": PASSED}, sqlmesh_model='"db2"."marts"."orders"'),
+                "marts/orders": executed(**{"sqlmesh/model": '"db"."marts"."orders"'}),
+                "db2/marts/orders": executed(
+                    {"not_null": PASSED}, **{"sqlmesh/model": '"db2"."marts"."orders"'}
+                ),
                 "db2/marts/broken": failed("sql"),
-                "marts/below": skipped("upstream_failed", blocked_by='"db2"."marts"."broken"'),
+                "marts/below": skipped("upstream_failed", blocked_by="db2.marts.broken"),
             },
-            failure=('1 model failed: "db2"."marts"."broken"',),
+            failure=("1 model failed: db2.marts.broken: ",),
         ),
         only_duckdb="a PostgreSQL connection sees one database",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from behaviour.case import PASSED, WARNED, Case, Step, contains, executed, in_one_run, skipped
+from behaviour.case import WARNED, Case, Step, executed, in_one_run, skipped
 
 CASES = [
     Case(
@@ -23,24 +23,6 @@ CASES = [
             "audits/fits.sql": "AUDIT (name fits, standalone true);\nSELECT id FROM raw.events WHERE id > 0"
         },
         steps=in_one_run({"staging/orders": executed()}, log=("'fits' audit error: 1 row failed",)),
-    ),
-    Case(
-        name="its_check_names_the_model_that_it_is_a_check_of",
-        models={"staging.orders": "SELECT 1 AS id"},
-        files={
-            "audits/fits.sql": "AUDIT (name fits, standalone true);\nSELECT id FROM staging.orders WHERE id > 1"
-        },
-        steps=in_one_run(
-            {
-                "staging/orders": executed(
-                    {"fits": PASSED},
-                    **{
-                        "fits.sqlmesh_model": contains('"staging"."orders"'),
-                        "fits.sqlmesh_audit": "fits",
-                    },
-                )
-            }
-        ),
     ),
     Case(
         name="one_runs_with_a_part_of_the_project_that_has_all_it_reads_and_not_without",

@@ -71,7 +71,7 @@ CASE = Case(
         {
             "staging/amounts": executed({"all_in_january": PASSED}),
             "marts/broken": failed("sql"),
-            "marts/below": skipped("upstream_failed", blocked_by='"db"."marts"."broken"'),
+            "marts/below": skipped("upstream_failed", blocked_by="db.marts.broken"),
             "marts/stops": failed("audit", {"positive": FAILED}, intervals_done="2026-01-01 to 2026-01-02"),
             "marts/warns": executed({"rather_positive": WARNED}, batches=3),
             "marts/has_two": executed({"not_null_a": PASSED, "not_null_b": WARNED}),

@@ -173,7 +173,7 @@ def test_a_model_that_gets_no_more_memory_has_failed_and_the_run_is_told_to_its_
     assert outcome.status("marts/obeys") == ("failed", "resource")
     assert outcome.checks["marts/obeys", "sqlmesh_execution_status"].metadata["transient"].value is True
     assert outcome.status("marts/last") == ("skipped", "upstream_failed")
-    assert '1 model failed: "db"."marts"."obeys": ' in outcome.failure
+    assert "1 model failed: db.marts.obeys: " in outcome.failure
     assert set(assert_nothing_invented(outcome, obedient)) == BEFORE
 
 

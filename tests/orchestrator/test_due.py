@@ -15,6 +15,7 @@ NEWER_MANIFEST = AS_OF + timedelta(minutes=1)
 AT_ONCE = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MIDNIGHT = datetime(2026, 5, 5, tzinfo=timezone.utc)
 ELSEWHEN = datetime(2026, 8, 1, tzinfo=timezone.utc)
+LATER = datetime(2026, 5, 4, 8, tzinfo=timezone.utc)
 
 
 def executed(**changes) -> CheckRecord:
@@ -109,13 +110,13 @@ def record(define, model):
         dg.AssetKey(["db", "s", table]): model("db", "s", table, cron="@daily") for table in ("a", "b", "c")
     }
 
-    def put(told: dict[str, dict[str, str]], now: datetime = NOW):
+    def put(told: dict[str, dict[str, object]], now: datetime = NOW):
         for table, metadata in told.items():
             evaluation = dg.AssetCheckEvaluation(
                 asset_key=dg.AssetKey(["db", "s", table]),
                 check_name="sqlmesh_execution_status",
                 passed=metadata.get("status") == "executed",
-                metadata={name: dg.MetadataValue.text(value) for name, value in metadata.items()},
+                metadata=metadata,
             )
             instance.report_runless_asset_event(evaluation)
         return due_by_record(status_records(instance, models), models, now, MANIFEST)
@@ -135,17 +136,17 @@ def test_an_empty_record_makes_everything_due(record):
 
 
 def test_what_is_not_due_says_when_the_first_of_it_will_be(record):
-    done = {"status": "executed", "as_of": AS_OF.isoformat()}
-    waits = {"status": "skipped", "reason": "cron_not_due", "next_due": "2026-05-04T08:00:00Z"}
+    done = {"status": "executed", "as_of": dg.MetadataValue.timestamp(AS_OF)}
+    waits = {"status": "skipped", "reason": "cron_not_due", "next_due": dg.MetadataValue.timestamp(LATER)}
 
     due = record({"a": done, "b": waits, "c": done})
 
     assert tables(due) == ""
-    assert due.next_due == datetime(2026, 5, 4, 8, tzinfo=timezone.utc)
+    assert due.next_due == LATER
 
 
 def test_the_latest_result_counts(record):
-    done = {"status": "executed", "as_of": AS_OF.isoformat()}
+    done = {"status": "executed", "as_of": dg.MetadataValue.timestamp(AS_OF)}
     record({"a": done, "b": done, "c": done})
 
     assert tables(record({"b": {"status": "failed", "reason": "sql"}})) == "b"
@@ -154,6 +155,6 @@ def test_the_latest_result_counts(record):
 
 @pytest.mark.parametrize(("now", "due"), [(MIDNIGHT - timedelta(seconds=1), ""), (MIDNIGHT, "abc")])
 def test_a_model_is_due_from_the_moment_at_which_its_cron_elapses(now, due, record):
-    done = {"status": "executed", "as_of": AS_OF.isoformat()}
+    done = {"status": "executed", "as_of": dg.MetadataValue.timestamp(AS_OF)}
 
     assert tables(record({"a": done, "b": done, "c": done}, now)) == due

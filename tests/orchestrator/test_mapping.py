@@ -1,5 +1,6 @@
 """Events in, results out."""
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import dagster as dg
@@ -115,7 +116,7 @@ def test_an_audit_that_fails_in_one_batch_is_failed_and_shows_that_batch(mapper)
     assert not check.passed
     assert check.metadata["failing_rows"].value == 3
     assert check.metadata["failed_intervals"].value == "2026-01-02 to 2026-01-03"
-    assert check.description == "3 rows failed"
+    assert check.description == "3 rows failed."
 
 
 @pytest.mark.parametrize(
@@ -155,10 +156,8 @@ def test_a_skipped_model_is_a_warning_with_its_reason(mapper):
     assert values == {
         "status": "skipped",
         "reason": "cron_not_due",
-        "next_due": "2026-01-02T00:00:00Z",
-        "message": "Later.",
-        "sqlmesh_model": FQN,
-        "check_type": "execution_status",
+        "next_due": datetime(2026, 1, 2, tzinfo=timezone.utc).timestamp(),
+        "message": "Skipped. Later.",
     }
 
 
@@ -208,8 +207,8 @@ def test_what_an_audit_says_after_sqlmesh_has_restarted_the_run_corrects_what_wa
 
     (corrected,) = mapper.corrections
     assert (told["not_null"].passed, corrected.check_name, corrected.passed) == (False, "not_null", True)
-    assert corrected.metadata["arguments"].value == {"columns": "(a)"}
-    assert {"query", "dialect", "intervals"} <= corrected.metadata.keys()
+    assert corrected.metadata["arguments"].value == "columns := (a)"
+    assert {"query", "intervals"} <= corrected.metadata.keys()
 
 
 def test_what_dagster_did_not_select_yields_nothing():
@@ -323,7 +322,7 @@ def test_the_moment_that_a_run_brings_models_up_to_is_on_record_unless_the_run_i
     (limited,) = feed(make_mapper(as_of=None), EXECUTED)
 
     status = by_name(result.check_results)[STATUS]
-    assert datetime.fromisoformat(status.metadata["as_of"].value) == moment
+    assert status.metadata["as_of"] == dg.MetadataValue.timestamp(moment)
     assert "as_of" not in by_name(limited.check_results)[STATUS].metadata
 
 
@@ -336,3 +335,60 @@ def test_a_skip_because_nothing_was_to_do_can_pass_and_no_other(reason, passed):
     (check,) = feed(make_mapper(skips_pass=True), skipped)
 
     assert check.passed is passed
+
+
+def test_a_model_that_its_audits_fail_says_which_and_on_how_many_rows_and_no_traceback(mapper):
+    error = ErrorInfo(
+        error_class="sqlmesh.utils.errors.NodeAuditsErrors",
+        message="Audits failed: not_null",
+        category="audit",
+        transient=False,
+        traceback="Traceback …",
+    )
+
+    results = feed(mapper, audit(rows=1200), replace(FAILED, error=error, failed_audits=("not_null",)))
+
+    status = by_name(results)[STATUS]
+    assert status.description == "Audit failed: not_null (1,200 rows)."
+    assert not {"error_class", "traceback"} & status.metadata.keys()
+    assert mapper.failures[FQN].message == status.description
+
+
+def test_a_skipped_model_names_what_blocks_it_as_people_write_it(mapper):
+    blocked = ModelSkipped(
+        model=FQN,
+        reason="upstream_failed",
+        detail='Upstream "db"."s"."up" failed.',
+        blocked_by=('"db"."s"."up"',),
+    )
+
+    (check,) = feed(mapper, blocked)
+
+    assert check.description == "Skipped. Upstream db.s.up failed."
+    assert check.metadata["blocked_by"].value == "db.s.up"
+
+
+@pytest.mark.parametrize(
+    "event", [FAILED, replace(SKIPPED, reason="interrupted")], ids=["failed", "interrupted"]
+)
+def test_a_model_that_is_still_due_was_brought_up_to_no_moment(event):
+    results = feed(make_mapper(as_of=datetime(2026, 1, 3, tzinfo=timezone.utc)), event)
+
+    assert "as_of" not in by_name(results)[STATUS].metadata
+
+
+def test_the_intervals_that_an_audit_passed_on_are_shown_as_few_as_possible(mapper):
+    (result,) = feed(
+        mapper, replace(audit(rows=0), interval=NEXT_DAY), replace(audit(rows=0), interval=DAY), EXECUTED
+    )
+
+    check = by_name(result.check_results)["not_null"]
+    assert check.metadata["intervals"].value == "2026-01-01 to 2026-01-03"
+
+
+def test_the_most_wanted_facts_of_a_materialization_come_first_and_its_name_last(mapper):
+    (result,) = feed(mapper, EXECUTED)
+
+    names = list(result.metadata)
+    assert names[:3] == ["intervals", "batches", "duration_seconds"]
+    assert names[-1] == "sqlmesh/model"

@@ -370,7 +370,8 @@ def test_a_check_describes_its_audit_and_shows_its_query(define, model, audit):
 
     checks = {check.name: check for check in definition.check_specs}
     assert checks["at_least"].description == (
-        "SQLMesh audit at_least(column := a, n := 3). If it fails, the model fails."
+        "SQLMesh audit at_least(column := a, n := 3). "
+        "SQLMesh blocks: if it fails, the model fails, and what is downstream does not run."
     )
     assert checks["not_null"].description.endswith("If it fails, SQLMesh warns and goes on.")
     assert checks["at_least"].metadata["query"].value == "```sql\nSELECT 1\n```"

@@ -13,6 +13,7 @@ from dagster_sqlmesh_pipes import (
     TranslationError,
     build_sqlmesh_asset_selection,
 )
+from dagster_sqlmesh_pipes.translator import readable, split_fqn, with_readable_names
 
 SOURCE = '"jaffle_db"."main"."raw_source_customers"'
 
@@ -324,3 +325,24 @@ def test_a_key_and_a_group_of_a_translator_s_own_are_made_safe(define, model):
 
     assert spec.key == dg.AssetKey(["warehouse", "my_schema", "k_ln_b"])
     assert spec.group_name == "my_schema"
+
+
+@pytest.mark.parametrize(
+    ("fqn", "text"),
+    [
+        ('"db"."marts"."orders"', "db.marts.orders"),
+        ("a_signal", "a_signal"),
+        ('"my-schema"."dotted.name"', 'my-schema."dotted.name"'),
+        ('"db"."it""s"', 'db."it""s"'),
+        ('"a b"."größe"', '"a b".größe'),
+    ],
+)
+def test_a_name_is_written_with_quotes_only_where_a_part_needs_them(fqn, text):
+    assert readable(fqn) == text
+    assert split_fqn(text) == split_fqn(fqn)
+
+
+def test_names_in_a_sentence_are_written_as_people_do_and_other_quotes_left():
+    text = 'It reads "db"."s"."a", "db"."s"."b" and the column "c".'
+
+    assert with_readable_names(text) == 'It reads db.s.a, db.s.b and the column "c".'

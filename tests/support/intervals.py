@@ -4,6 +4,9 @@ import json
 import re
 import subprocess
 
+import dagster as dg
+
+from dagster_sqlmesh_pipes.specs import MODEL_KEY
 from sqlmesh_pipes_protocol.events import Interval
 from sqlmesh_pipes_protocol.spans import merged, span_of
 from support.warehouse import Outcome, Warehouse
@@ -43,15 +46,22 @@ def in_dagster(*outcomes: Outcome) -> dict[str, list[tuple[int, int]]]:
     for outcome in outcomes:
         told = [each.metadata for each in (*outcome.materialized.values(), *outcome.recovered.values())]
         told += [
-            {"intervals": each.metadata["intervals_done"], "sqlmesh_model": each.metadata["sqlmesh_model"]}
+            {
+                "intervals": each.metadata["intervals_done"],
+                MODEL_KEY: dg.MetadataValue.text(_fqn(each.asset_key)),
+            }
             for each in outcome.checks.values()
             if "intervals_done" in each.metadata
         ]
         for metadata in told:
-            spans = found.setdefault(str(metadata["sqlmesh_model"].value), [])
+            spans = found.setdefault(str(metadata[MODEL_KEY].value), [])
             for start, end in re.findall(r"(\S+) to ([^,\s]+)", str(metadata["intervals"].value)):
                 spans.append(Interval(start=_moment(start), end=_moment(end)))
     return {fqn: [span_of(one) for one in merged(map(span_of, spans))] for fqn, spans in found.items()}
+
+
+def _fqn(key: dg.AssetKey) -> str:
+    return ".".join(f'"{part}"' for part in key.path)
 
 
 def _moment(text: str) -> str:
