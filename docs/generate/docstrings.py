@@ -9,7 +9,16 @@ from typing import Any
 import griffe
 from docs.generate.declarations import markdown
 
+import dagster_sqlmesh_pipes
+import sqlmesh_pipes_protocol
+
 _GROUPED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:,\s+\w+)+):(?P<text> .*)$", re.M)
+_NAME = re.compile(r"(?<![`\[])`(?P<name>\w+)`(?![`\]])")
+_PUBLIC = {
+    name: f"{package.__name__}.{name}"
+    for package in (sqlmesh_pipes_protocol, dagster_sqlmesh_pipes)
+    for name in package.__all__
+}
 _LIKE = re.compile(r"^(?P<title>Raises:)\n(?P<before>(?:    (?!As ).+\n)*)    (?P<like>As .+)\n?", re.M)
 
 
@@ -32,20 +41,24 @@ class Docstrings(griffe.Extension):  # type: ignore[misc, unused-ignore]  # wher
 
 
 def in_form(docstring: str) -> str:
-    """A docstring with Markdown's code blocks, an entry for each parameter, and sections that hold entries alone."""
+    """A docstring with Markdown's code blocks, an entry for each parameter, sections that hold entries alone, and links to public names."""
     apart = _GROUPED.sub(
         lambda match: "\n".join(
             f"{match['indent']}{name}:{match['text']}" for name in re.split(r",\s+", match["names"])
         ),
         markdown(docstring),
     )
-    return _LIKE.sub(
+    alone = _LIKE.sub(
         lambda match: (
             (f"{match['title']}\n{match['before']}\n" if match["before"] else "")
             + f"It raises as {match['like'].removeprefix('As ').rstrip('.')} would.\n"
         ),
         f"{apart}\n",
     ).rstrip()
+    return _NAME.sub(
+        lambda match: f"[{match[0]}][{_PUBLIC[match['name']]}]" if match["name"] in _PUBLIC else match[0],
+        alone,
+    )
 
 
 def _text(expression: str) -> str:
