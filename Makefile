@@ -85,7 +85,7 @@ demo-plan: install
 
 test: install  ## Run the whole suite. What needs PostgreSQL, Docker or the cluster of KUBECONFIG is skipped, with the reason, without it.
 	$(RUNNER_VENV)/bin/python -m pytest tests/protocol tests/runner -n $(JOBS)
-	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes tests/packaging tests/docs -n $(JOBS) --dist loadgroup
+	$(VENV)/bin/python -m pytest tests/protocol tests/orchestrator tests/integration tests/behaviour tests/faults tests/security tests/kubernetes tests/packaging tests/matrix/test_driver.py tests/docs -n $(JOBS) --dist loadgroup
 
 .PHONY: test-kubernetes
 test-kubernetes: install  ## Run what needs a cluster, on that of KUBECONFIG.
@@ -93,6 +93,16 @@ test-kubernetes: install  ## Run what needs a cluster, on that of KUBECONFIG.
 
 test-all: install  ## Run every behaviour on every engine.
 	BEHAVIOUR_EVERYWHERE=1 $(MAKE) test
+
+# MATRIX: pairs and options of `python -m matrix --help`, such as MATRIX="oldest,newest --suite pairs". With none, the table of the docs is
+# made anew; with some, its lines that were measured.
+.PHONY: matrix
+matrix: $(VENV)/.installed  ## Run the contract suite over the oldest and newest SQLMesh and Dagster, and over releases of this project.
+	PYTHONPATH=tests $(VENV)/bin/python -m matrix --jobs $(JOBS) --table docs/compatibility.md $(MATRIX)
+
+.PHONY: matrix-quick
+matrix-quick: $(VENV)/.installed  ## The core of it, on the oldest SQLMesh and Dagster, in minutes.
+	PYTHONPATH=tests $(VENV)/bin/python -m matrix --jobs $(JOBS) --quick
 
 .PHONY: kills
 kills: install  ## Kill 500 runs at random moments, and compare what is told of each with SQLMesh's state.
