@@ -44,6 +44,10 @@ def test_the_digest_is_of_64_hexadecimal_digits_and_stays_the_same(project: Path
     assert project_digest([project]) == first
 
 
+def test_a_digest_is_the_same_in_every_release_and_on_every_file_system(project: Path) -> None:
+    assert project_digest([project]) == "b100702725ba5893879e9a24abcc5921f9c693f901b5282a71fa4f0a751ec095"
+
+
 def test_the_same_files_written_in_another_order_elsewhere_have_the_same_digest(
     project: Path, tmp_path: Path
 ) -> None:

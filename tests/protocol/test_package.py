@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import sqlmesh_pipes_protocol as protocol
+from sqlmesh_pipes_protocol import audits, codec, due, events, framing, manifest, reconcile, request
 
 NAMES = [
     "AuditCall",
@@ -71,6 +73,18 @@ def test_it_imports_the_standard_library_and_orjson_and_nothing_else() -> None:
         "orjson",
         "sqlmesh_pipes_protocol",
     }
+
+
+def test_what_is_sent_and_read_cannot_be_changed_and_can_be_a_key() -> None:
+    declared = {
+        value
+        for module in (audits, codec, due, events, framing, manifest, reconcile, request)
+        for value in vars(module).values()
+        if dataclasses.is_dataclass(value) and isinstance(value, type) and not value.__name__.startswith("_")
+    }
+
+    assert len(declared) > 30
+    assert [each for each in declared if not each.__dataclass_params__.frozen] == []
 
 
 def test_every_error_is_a_protocol_error() -> None:

@@ -41,6 +41,14 @@ def test_any_minor_of_our_major_is_read_and_its_unknown_keys_ignored(version: st
     assert read_reconcile_report(written) == dataclasses.replace(read_reconcile_report(GOLDEN), v=version)
 
 
+def test_a_model_looks_back_only_where_the_report_says_so() -> None:
+    report = orjson.loads(GOLDEN)
+    del report["models"][0]["looks_back"]
+    report["models"][1]["looks_back"] = True
+
+    assert [model.looks_back for model in read_reconcile_report(orjson.dumps(report)).models] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("written", "path", "expected"),
     [

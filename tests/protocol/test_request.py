@@ -23,6 +23,24 @@ def test_any_request_arrives_as_it_was_made(
     extras = json.loads(json.dumps({**request.to_extras(), "the user's own": 1}))
 
     assert RunRequest.from_extras(extras) == request
+    assert RunRequest.from_extras(request.to_extras()) == request  # JSON or not
+    assert RunRequest.run_id_in(extras) == run_id
+
+
+@pytest.mark.parametrize(
+    ("request_", "run_id"),
+    [
+        ({"run_id": "run", "v": "9.9", "models": 7}, "run"),
+        ({"run_id": 7, "v": "1.0"}, None),
+        ({"v": "1.0"}, None),
+        ("run", None),
+        (None, None),
+    ],
+)
+def test_the_runs_id_is_found_in_a_request_that_cannot_be_read_too(
+    request_: object, run_id: str | None
+) -> None:
+    assert RunRequest.run_id_in({"sqlmesh_pipes": request_}) == run_id
 
 
 def test_no_models_is_not_the_same_as_all_models() -> None:
@@ -63,7 +81,7 @@ def test_an_orchestrator_of_another_major_is_refused_with_both_versions_named() 
         RunRequest.from_extras({"sqlmesh_pipes": {"v": "2.1"}})
 
     assert (caught.value.ours, caught.value.theirs) == ("1.0", "2.1")
-    assert "orchestrator" in str(caught.value)
+    assert str(caught.value).startswith("the orchestrator speaks protocol 2.1, this side speaks 1.0")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,35 @@ def test_what_is_more_than_a_pod_holds_is_refused_with_both_sizes():
         variables.split("x" * (variables.MAX_CONTEXT_CHARS + 1))
 
 
+def test_a_runner_of_another_release_finds_the_pieces_by_these_names():
+    params, env = variables.split("x" * 100_000)
+
+    assert params == {"sqlmesh_pipes_parts": 2}
+    assert list(env) == ["SQLMESH_RUNNER_CONTEXT_0", "SQLMESH_RUNNER_CONTEXT_1"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 1024])
+def test_a_context_may_be_in_any_number_of_variables_up_to_1024(count):
+    env = {f"SQLMESH_RUNNER_CONTEXT_{number}": f"{number}," for number in range(1_100)}
+
+    assert variables.join({"sqlmesh_pipes_parts": count}, env) == "".join(
+        f"{number}," for number in range(count)
+    )
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1025, 10**9])
+def test_a_number_of_variables_that_cannot_be_is_refused_before_any_is_looked_for(count):
+    env = {f"SQLMESH_RUNNER_CONTEXT_{number}": "" for number in range(-1, 1_100)}
+
+    with pytest.raises(ValueError, match=f"^it is said to be in {count} variables, and 1 to 1024 can be$"):
+        variables.join({"sqlmesh_pipes_parts": count}, env)
+
+
+@pytest.mark.parametrize("count", [None, "2", 2.0, [2]])
+def test_what_is_no_number_of_variables_is_no_context_of_ours(count):
+    assert variables.join({"sqlmesh_pipes_parts": count}, {}) is None
+
+
 def test_a_piece_that_is_missing_is_named():
     params, env = variables.split("x" * 300_000)
     del env["SQLMESH_RUNNER_CONTEXT_1"]
