@@ -171,4 +171,4 @@ release-check:  ## Check that TAG, pyproject.toml and CHANGELOG.md name the same
 		{ echo "CHANGELOG.md has no section '## [$(VERSION)] - YYYY-MM-DD'."; exit 1; }
 
 clean:  ## Remove what the commands made.
-	rm -rf $(VENV) $(RUNNER_VENV) $(DOCS_VENV) site .demo .fuzz build dist
+	rm -rf $(VENV) $(RUNNER_VENV) $(DOCS_VENV) site .demo .fuzz .matrix build dist
