@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timezone
 
 import dagster as dg
 from shop_dagster import definitions
@@ -93,7 +94,8 @@ def table(events: list[dg.DagsterEvent]) -> Iterator[tuple[str, str, str, str, s
                 status = str(metadata["status"])
                 reason = str(metadata.get("reason", ""))
                 if metadata.get("next_due"):
-                    reason += f", next due {metadata['next_due']}"
+                    next_due = datetime.fromtimestamp(metadata["next_due"], timezone.utc)
+                    reason += f", next due {next_due:%Y-%m-%d %H:%M} UTC"
             elif evaluation.passed:
                 checks["passed"] += 1
             else:

@@ -76,7 +76,8 @@ def union(crons: Collection[tuple[str, str | None]]) -> tuple[list[str], str]:
 
     A Dagster schedule has one time zone: that of most of the crons. Its own crons stand as they are. A cron of another zone becomes
     one in this zone that fires at each of its hours and minutes, every day, for each difference that there is between
-    the zones over the year: more often than the cron itself, and whoever is asked then what is due says no.
+    the zones over the year: more often than the cron itself, and whoever is asked then what is due says no. One that elapses on
+    some days is left out where another elapses at the same time every day.
 
     Args:
         crons: cron and time zone (None: UTC), once each or more often.
@@ -97,7 +98,12 @@ def union(crons: Collection[tuple[str, str | None]]) -> tuple[list[str], str]:
             found.add(_unaliased(readable))
         else:
             found.update(_elsewhere(readable, zone, here))
-    return sorted(found), here
+    return sorted(cron for cron in found if _daily(cron) == cron or _daily(cron) not in found), here
+
+
+def _daily(cron: str) -> str:
+    """The cron that elapses every day at the times of day at which this one does."""
+    return " ".join([*cron.split()[:2], "*", "*", "*"])
 
 
 def _elsewhere(cron: str, zone: str | None, here: str) -> Iterable[str]:

@@ -22,6 +22,7 @@ _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 """What Dagster takes for an e-mail address: no top-level domain of more than seven letters, no letter beyond ASCII."""
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"|([^."]+)')
 _PLAIN = re.compile(r"[\w$-]+")
+_QUOTED_COLUMN = re.compile(r'\A"([A-Za-z_]\w*)"\Z')
 _FQN_IN_TEXT = re.compile(r'"(?:[^"]|"")*"(?:\."(?:[^"]|"")*")+')
 
 
@@ -118,6 +119,11 @@ class SQLMeshTranslator:
         return audit.audit
 
 
+def _columns(expressions: Sequence[str]) -> str:
+    """Columns, or what is computed of them; a column's name without the quotes that it does not need."""
+    return ", ".join(_QUOTED_COLUMN.sub(r"\1", expression) for expression in expressions)
+
+
 def _query(model: Model) -> dg.MetadataValue[Any] | None:
     return dg.MetadataValue.md(f"```sql\n{model.query}\n```") if model.query else None
 
@@ -125,9 +131,10 @@ def _query(model: Model) -> dg.MetadataValue[Any] | None:
 _FACTS: Mapping[str, Callable[[Model], Any]] = {
     "cron": lambda model: model.cron if not model.cron_tz else f"{model.cron} ({model.cron_tz})",
     "tags": lambda model: ", ".join(model.tags),
-    "partitioned_by": lambda model: ", ".join(model.partitioned_by),
-    "clustered_by": lambda model: ", ".join(model.clustered_by),
-    "grain": lambda model: ", ".join(model.grain),
+    "time_column": lambda model: _columns([model.time_column]) if model.time_column else None,
+    "partitioned_by": lambda model: _columns(model.partitioned_by),
+    "clustered_by": lambda model: _columns(model.clustered_by),
+    "grain": lambda model: _columns(model.grain),
     "query": _query,
 }
 METADATA_KEYS = (

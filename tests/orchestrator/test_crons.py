@@ -91,6 +91,12 @@ def test_crons_of_one_zone_stand_as_they_are():
     )
 
 
+def test_a_cron_of_some_days_is_left_out_where_another_elapses_then_every_day():
+    crons = [("@daily", None), ("@weekly", None), ("0 0 1 * *", None), ("30 6 * * 1-5", None)]
+
+    assert union(crons)[0] == ["0 0 * * *", "30 6 * * 1-5"]
+
+
 def test_an_alias_and_its_cron_are_one():
     assert union([("@daily", "Asia/Tokyo"), ("0 0 * * *", "Asia/Tokyo"), ("@hourly", "Asia/Tokyo")]) == (
         ["0 * * * *", "0 0 * * *"],
@@ -134,6 +140,7 @@ def ticks(cron: str, zone: str | None) -> set[datetime]:
         [("@daily", "Australia/Lord_Howe"), ("@daily", "Australia/Lord_Howe"), ("45 14 * * *", None)],
         [("@daily", "America/New_York"), ("@daily", "America/New_York"), ("30 6 * * *", "Europe/Berlin")],
         [("@daily", "Europe/Berlin"), ("@daily", "Europe/Berlin"), ("@hourly", "America/New_York")],
+        [("30 2 * * *", "Europe/Berlin"), ("30 2 * * 0", "Europe/Berlin"), ("30 2 25 10 *", "Europe/Berlin")],
     ],
     ids=str,
 )

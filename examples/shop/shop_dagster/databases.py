@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 SHOP = Path(__file__).parent.parent
-PAYMENTS = SHOP / "data" / "payments.csv"
+PAYMENTS = Path(os.environ.get("SHOP_PAYMENTS", SHOP / "data" / "payments.csv")).absolute()
+"""What the payment provider sent. Another file may be given, to see what wrong data does."""
 COLUMNS = "payment_id INT, order_id INT, amount_cents INT, method TEXT, paid_at TIMESTAMP"
 REVENUE = (
     "SELECT r.order_date, r.revenue, COALESCE(SUM(p.open_amount), 0) AS open_amount "

@@ -12,6 +12,7 @@ import dagster as dg
 from dagster_sqlmesh_pipes import (
     SQLMeshProject,
     SQLMeshResource,
+    SQLMeshRunConfig,
     sqlmesh_adaptive_schedule_factory,
     sqlmesh_assets,
 )
@@ -38,8 +39,8 @@ def payments() -> dg.MaterializeResult:
 
 
 @sqlmesh_assets(project=project)
-def warehouse(context: dg.AssetExecutionContext, sqlmesh: SQLMeshResource):
-    yield from sqlmesh.run(context)
+def warehouse(context: dg.AssetExecutionContext, config: SQLMeshRunConfig, sqlmesh: SQLMeshResource):
+    yield from sqlmesh.run(context, config=config)
 
 
 @dg.asset(

@@ -18,6 +18,7 @@ from sqlmesh.core.state_sync import StateSync
 from sqlmesh.utils import CompletionStatus
 from sqlmesh.utils.date import now, to_datetime, to_timestamp
 
+from sqlmesh_pipes_protocol.codec import moment_of
 from sqlmesh_pipes_protocol.events import RunStarted, Storage, Versions
 from sqlmesh_pipes_runner.adapter.audits import failed_audits, tap_audits
 from sqlmesh_pipes_runner.adapter.containment import models_contained
@@ -298,7 +299,7 @@ class ReportingScheduler(Scheduler):
             return Skip(reason="up_to_date", detail="Every interval in the range asked for is done.")
         return Skip(
             reason="cron_not_due",
-            detail=f"Its cron '{snapshot.node.cron}' next elapses at {due}.",
+            detail=f"Its cron {snapshot.node.cron} elapses next at {moment_of(due):%Y-%m-%d %H:%M} UTC.",
             next_due=due,
         )
 
