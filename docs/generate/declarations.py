@@ -17,6 +17,9 @@ _ENTRY = re.compile(r"^(?P<names>\w+(?:,\s+\w+)*):\s+(?P<text>.*)$", re.S)
 _CODE = re.compile(
     r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?P=indent) +.*\n|\s*\n)*)", re.M
 )
+_GROUPED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:,\s+\w+)+):(?P<text> .*)$", re.M)
+_NAME = re.compile(r"(?<![`\[])`(?P<name>\w+)`(?![`\]])")
+_LIKE = re.compile(r"^(?P<title>Raises:)\n(?P<before>(?:    (?!As ).+\n)*)    (?P<like>As .+)\n?", re.M)
 _LITERAL = re.compile(r"(?<!`)``(?!`)(.+?)(?<!`)``(?!`)", re.S)
 
 
@@ -53,6 +56,31 @@ def markdown(docstring: str) -> str:
         docstring if docstring.endswith("\n") else f"{docstring}\n",
     )
     return _LITERAL.sub(lambda match: f"`{match[1]}`", fenced).rstrip()
+
+
+def google(docstring: str, public: Mapping[str, str]) -> str:
+    """A docstring in the form that Griffe reads: Markdown, an entry for each parameter, and sections that hold entries alone.
+
+    Args:
+        docstring: as it stands in the source.
+        public: what names stand for that are to be links, by name.
+    """
+    apart = _GROUPED.sub(
+        lambda match: "\n".join(
+            f"{match['indent']}{name}:{match['text']}" for name in re.split(r",\s+", match["names"])
+        ),
+        markdown(docstring),
+    )
+    alone = _LIKE.sub(
+        lambda match: (
+            (f"{match['title']}\n{match['before']}\n" if match["before"] else "")
+            + f"It raises as {match['like'].removeprefix('As ').rstrip('.')} would.\n"
+        ),
+        f"{apart}\n",
+    ).rstrip()
+    return _NAME.sub(
+        lambda match: f"[{match[0]}][{public[match['name']]}]" if match["name"] in public else match[0], alone
+    )
 
 
 def texts_below(module: types.ModuleType, owner: str | None = None) -> dict[str, str]:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import ast
-import re
 from typing import Any
 
 import griffe
-from docs.generate.declarations import markdown
+from docs.generate.declarations import google
 
 import dagster_sqlmesh_pipes
 import sqlmesh_pipes_protocol
 
-_GROUPED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:,\s+\w+)+):(?P<text> .*)$", re.M)
-_NAME = re.compile(r"(?<![`\[])`(?P<name>\w+)`(?![`\]])")
 _PUBLIC = {
     name: f"{package.__name__}.{name}"
     for package in (sqlmesh_pipes_protocol, dagster_sqlmesh_pipes)
     for name in package.__all__
 }
-_LIKE = re.compile(r"^(?P<title>Raises:)\n(?P<before>(?:    (?!As ).+\n)*)    (?P<like>As .+)\n?", re.M)
 
 
 class Docstrings(griffe.Extension):  # type: ignore[misc, unused-ignore]  # where linters run, there is no Griffe
@@ -27,7 +23,7 @@ class Docstrings(griffe.Extension):  # type: ignore[misc, unused-ignore]  # wher
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = in_form(obj.docstring.value)
+            obj.docstring.value = google(obj.docstring.value, _PUBLIC)
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
         """A field's description is its docstring, and its default its value."""
@@ -38,27 +34,6 @@ class Docstrings(griffe.Extension):  # type: ignore[misc, unused-ignore]  # wher
         attr.value = given.get("default")
         if attr.docstring is None and "description" in given:
             attr.docstring = griffe.Docstring(_text(str(given["description"])), parent=attr)
-
-
-def in_form(docstring: str) -> str:
-    """A docstring with Markdown's code blocks, an entry for each parameter, sections that hold entries alone, and links to public names."""
-    apart = _GROUPED.sub(
-        lambda match: "\n".join(
-            f"{match['indent']}{name}:{match['text']}" for name in re.split(r",\s+", match["names"])
-        ),
-        markdown(docstring),
-    )
-    alone = _LIKE.sub(
-        lambda match: (
-            (f"{match['title']}\n{match['before']}\n" if match["before"] else "")
-            + f"It raises as {match['like'].removeprefix('As ').rstrip('.')} would.\n"
-        ),
-        f"{apart}\n",
-    ).rstrip()
-    return _NAME.sub(
-        lambda match: f"[{match[0]}][{_PUBLIC[match['name']]}]" if match["name"] in _PUBLIC else match[0],
-        alone,
-    )
 
 
 def _text(expression: str) -> str:

@@ -44,7 +44,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return links.rewritten(pages.filled(markdown), source, place, str(config.repo_url).rstrip("/"))
     except links.BrokenLinkError as error:
         _LOGGER.warning("%s", error)
-    except KeyError as error:
+    except (AttributeError, KeyError) as error:
         _LOGGER.warning(
             "%s asks for something generated, or something has no description: %s", page.file.src_uri, error
         )

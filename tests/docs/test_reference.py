@@ -214,3 +214,23 @@ def test_a_part_of_a_section_without_a_name_is_an_error() -> None:
 
     with pytest.raises(ValueError, match="what is meant"):
         declarations.entries(unnamed)
+
+
+def test_docstrings_become_what_griffe_reads() -> None:
+    docstring = (
+        "Makes `Thing`s, not `Other`.\n\nArgs:\n    one, two,\n        three: as in `make`.\n    four: a ``Thing``.\n\n"
+        "Raises:\n    ValueError: it cannot.\n    As `make`.\n"
+    )
+
+    assert declarations.google(docstring, {"Thing": "package.Thing", "make": "package.make"}) == (
+        "Makes [`Thing`][package.Thing]s, not `Other`.\n\n"
+        "Args:\n    one: as in [`make`][package.make].\n    two: as in [`make`][package.make].\n"
+        "    three: as in [`make`][package.make].\n    four: a [`Thing`][package.Thing].\n\n"
+        "Raises:\n    ValueError: it cannot.\n\nIt raises as [`make`][package.make] would."
+    )
+
+
+@pytest.mark.parametrize("mark", ["protocol nothing", "nowhere events", "configuration settings Nobody"])
+def test_a_page_that_asks_for_what_there_is_not_is_an_error(mark: str) -> None:
+    with pytest.raises((KeyError, AttributeError)):
+        filled(f"<!-- generated: {mark} -->\n")
