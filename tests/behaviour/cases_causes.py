@@ -24,13 +24,13 @@ CASES = [
         steps=in_one_run(
             {
                 "staging/first": skipped(
-                    "interrupted", message=contains('"asks"', "nobody answers at the feed")
+                    "interrupted", message=contains("marts.asks", "nobody answers at the feed")
                 ),
                 "marts/asks": failed("python"),
             },
             failure=(
                 "1 model failed: ",
-                '"marts"."asks": The signal cannot_tell raised: nobody answers at the feed',
+                "marts.asks: The signal cannot_tell raised: nobody answers at the feed",
             ),
         ),
     ),
