@@ -21,7 +21,7 @@ SUITES: tuple[Suite, ...] = ("runner", "orchestrator", "pairs", "releases")
 
 RUNNER = ("tests/protocol", "tests/runner")
 ORCHESTRATOR = ("tests/protocol", "tests/orchestrator")
-CORE = ("tests/matrix/test_core.py", "tests/integration/test_outcomes.py")
+CORE = ("tests/matrix/test_core.py",)
 PAIR = (
     "tests/behaviour/test_behaviour.py",
     "tests/behaviour/test_deployment.py",
@@ -39,7 +39,13 @@ PAIR = (
     "tests/integration/test_stream.py",
 )
 OTHER_RELEASE = ("tests/matrix/test_other_release.py",)
-OTHER_MINOR = (*OTHER_RELEASE, *CORE, "tests/integration/test_live.py", "tests/integration/test_recorded.py")
+OTHER_MINOR = (
+    *OTHER_RELEASE,
+    *CORE,
+    "tests/integration/test_outcomes.py",
+    "tests/integration/test_live.py",
+    "tests/integration/test_recorded.py",
+)
 
 _MAX_SECONDS = 3600
 
