@@ -7,7 +7,6 @@ imported by the checks that need it, so that the others can be told where it is 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import platform
@@ -15,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,11 +28,13 @@ from sqlmesh_pipes_runner.errors import (
     EXIT_FAILED,
     EXIT_INFRASTRUCTURE,
     EXIT_USAGE,
+    InstallationError,
     RunnerError,
     UsageError,
 )
+from sqlmesh_pipes_runner.installation import DISTRIBUTION, check_sqlmesh
 from sqlmesh_pipes_runner.options import RunOptions
-from sqlmesh_pipes_runner.run import INSTALL_SQLMESH, check_project, run_error
+from sqlmesh_pipes_runner.run import check_project, run_error
 from sqlmesh_pipes_runner.secrets import Masker
 from sqlmesh_pipes_runner.spelling import counted
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOGGER = logging.getLogger(__name__)
-_DISTRIBUTION = "dagster-sqlmesh-pipes"
 
 
 class Doctor:
@@ -139,24 +139,11 @@ class Doctor:
 
     def _versions(self) -> str:
         try:
-            installed = version("sqlmesh")
-        except PackageNotFoundError as error:
-            raise NotOkError("SQLMesh is not installed.", INSTALL_SQLMESH, EXIT_USAGE) from error
-        wanted = unmet_requirement("sqlmesh", installed, requires(_DISTRIBUTION) or ())
-        if wanted is not None:
-            raise NotOkError(
-                f"SQLMesh {installed} is installed, and {_DISTRIBUTION} needs {wanted}.",
-                INSTALL_SQLMESH,
-                EXIT_USAGE,
-            )
-        try:
-            importlib.import_module("sqlmesh.core.context")
-        except Exception as error:  # whatever a package raises that is broken, or does not go with another
-            raise NotOkError(
-                f"SQLMesh {installed} cannot be imported: {error}.", INSTALL_SQLMESH, EXIT_USAGE
-            ) from error
+            installed = check_sqlmesh()
+        except InstallationError as error:
+            raise NotOkError(error.found, error.advice, EXIT_USAGE) from error
         return (
-            f"Python {platform.python_version()}, {_DISTRIBUTION} {version(_DISTRIBUTION)}, protocol {PROTOCOL_VERSION}, "
+            f"Python {platform.python_version()}, {DISTRIBUTION} {version(DISTRIBUTION)}, protocol {PROTOCOL_VERSION}, "
             f"SQLMesh {installed}"
         )
 
@@ -413,23 +400,6 @@ _CONNECTION_ADVICE: Mapping[tuple[str, bool], str] = {
     ("config", False): "Mend the connection's configuration.",
 }
 _CONNECTION_ADVICE_OTHERWISE = "Mend what the message says; `sqlmesh info` tries the same connection."
-
-
-def unmet_requirement(package: str, installed: str, requirements: Sequence[str]) -> str | None:
-    """What a distribution asks for of a package that the installed version is not; None if it fits.
-
-    Args:
-        package: its name.
-        installed: its version.
-        requirements: as the distribution's metadata has them, with extras.
-    """
-    from packaging.requirements import Requirement
-
-    for text in requirements:
-        requirement = Requirement(text)
-        if requirement.name == package and not requirement.specifier.contains(installed, prereleases=True):
-            return f"{package}{requirement.specifier}"
-    return None
 
 
 def _exit_code(error: ErrorInfo) -> int:

@@ -22,6 +22,20 @@ class UsageError(RunnerError):
     """What the user asked for does not exist, or cannot be asked for. Exit status 2."""
 
 
+class InstallationError(UsageError):
+    """The installed SQLMesh is none that the runner can work with.
+
+    Attributes:
+        found: what is wrong.
+        advice: what to do.
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        self.found = found
+        self.advice = advice
+        super().__init__(f"{found} {advice}")
+
+
 class StoreError(UsageError):
     """A store by which Dagster hands over is not named, its driver is missing, or it does not do what it is asked for.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import platform
@@ -25,6 +24,7 @@ from sqlmesh_pipes_runner.errors import (
     UsageError,
 )
 from sqlmesh_pipes_runner.failures import error_info, exit_code_of
+from sqlmesh_pipes_runner.installation import DISTRIBUTION, check_sqlmesh
 from sqlmesh_pipes_runner.locks import Holder, Waiting
 from sqlmesh_pipes_runner.options import DEFAULT_LOCK_SECONDS, RunOptions
 from sqlmesh_pipes_runner.progress import Progress
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 5.0
 LAST_RESORT_SECONDS = 5.0
-INSTALL_SQLMESH = "Install it in the runner's environment: pip install 'dagster-sqlmesh-pipes[sqlmesh]'"
 _CONFIG_NAMES = ("config.py", "config.yaml", "config.yml", "sqlmesh.yaml", "sqlmesh.yml")
 
 
@@ -119,7 +118,7 @@ class Run:
         for project in self._options.projects:
             check_project(project)
         check_sqlmesh()
-        # Imported here: it takes seconds, and what is checked above needs no SQLMesh.
+        # Imported here: it takes seconds, and the projects are checked without SQLMesh.
         from sqlmesh_pipes_runner import adapter
         from sqlmesh_pipes_runner.console import SQLMeshEventCaptureConsole
         from sqlmesh_pipes_runner.secrets import Masker
@@ -257,16 +256,10 @@ def check_project(project: Path) -> None:
         )
 
 
-def check_sqlmesh() -> None:
-    """Raise UsageError unless there is a SQLMesh to import. Imports nothing."""
-    if importlib.util.find_spec("sqlmesh") is None:
-        raise UsageError(f"SQLMesh is not installed. {INSTALL_SQLMESH}")
-
-
 def versions() -> Versions:
     """Of what takes part in a run. Read from the metadata of the installed distributions."""
     return Versions(
-        runner=version("dagster-sqlmesh-pipes"), sqlmesh=version("sqlmesh"), python=platform.python_version()
+        runner=version(DISTRIBUTION), sqlmesh=version("sqlmesh"), python=platform.python_version()
     )
 
 

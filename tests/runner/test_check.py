@@ -124,4 +124,4 @@ def test_it_needs_no_sqlmesh_and_answers_at_once(warehouse, path, python):
     assert (fits.returncode, stale.returncode) == (0, 1), fits.stderr + stale.stderr
     assert took < 3  # a tenth of it on an idle machine; SQLMesh alone takes as long to import
     assert write.returncode == 2  # or the blocker would block nothing
-    assert "install dagster-sqlmesh-pipes[sqlmesh]" in write.stderr
+    assert "pip install 'dagster-sqlmesh-pipes[sqlmesh]'" in write.stderr

@@ -1,6 +1,7 @@
 """What SQLMesh tells its console becomes events; SQLMesh finds its own console again."""
 
 import inspect
+from importlib.metadata import version
 
 import pytest
 from sqlmesh.core.console import Console, NoopConsole, get_console
@@ -23,143 +24,169 @@ from sqlmesh_pipes_runner.console import SQLMeshEventCaptureConsole
 from sqlmesh_pipes_runner.errors import RunInterruptedError
 from sqlmesh_pipes_runner.recorder import RunRecorder
 
-BECOME_EVENTS = {
-    "log_error",
-    "log_failed_models",
-    "log_skipped_models",
-    "log_status_update",
-    "log_success",
-    "log_warning",
-    "start_evaluation_progress",
-    "start_snapshot_evaluation_progress",
-    "update_cleanup_progress",
-    "update_signal_progress",
-    "update_snapshot_evaluation_progress",
-}
-"""The callbacks that tell of a run."""
+from .signatures import Declared, declared_for, spelled
 
-LEFT_OUT = {
-    # Of a run, with nothing to add to the events above:
-    "start_cleanup",
-    "start_signal_progress",
-    "stop_cleanup",
-    "stop_evaluation_progress",
-    "stop_signal_progress",
-    # Of a plan, which this project never makes:
-    "log_additive_change",
-    "log_destructive_change",
-    "log_models_updated_during_restatement",
-    "log_test_results",
-    "plan",
-    "show_environment_difference_summary",
-    "show_model_difference_summary",
-    "start_creation_progress",
-    "start_plan_evaluation",
-    "start_promotion_progress",
-    "stop_creation_progress",
-    "stop_plan_evaluation",
-    "stop_promotion_progress",
-    "update_creation_progress",
-    "update_promotion_progress",
-    # Of other commands:
-    "loading_start",
-    "loading_stop",
-    "log_migration_status",
-    "print_environments",
-    "show_intervals",
-    "show_linter_violations",
-    "show_row_diff",
-    "show_schema_diff",
-    "show_sql",
-    "show_table_diff",
-    "show_table_diff_details",
-    "show_table_diff_summary",
-    "start_destroy",
-    "start_env_migration_progress",
-    "start_snapshot_migration_progress",
-    "start_state_export",
-    "start_state_import",
-    "start_table_diff_model_progress",
-    "start_table_diff_progress",
-    "stop_destroy",
-    "stop_env_migration_progress",
-    "stop_snapshot_migration_progress",
-    "stop_state_export",
-    "stop_state_import",
-    "stop_table_diff_progress",
-    "update_env_migration_progress",
-    "update_snapshot_migration_progress",
-    "update_state_export_progress",
-    "update_state_import_progress",
-    "update_table_diff_progress",
+BECOME_EVENTS: dict[str, Declared] = {
+    "log_error": "message, *args, **kwargs",
+    "log_failed_models": "errors",
+    "log_skipped_models": "snapshot_names",
+    "log_status_update": "message",
+    "log_success": "message",
+    "log_warning": "short_message, long_message=, *args, **kwargs",
+    "start_evaluation_progress": "batched_intervals, environment_naming_info, default_catalog, audit_only=",
+    "start_snapshot_evaluation_progress": "snapshot, audit_only=",
+    "update_cleanup_progress": "object_name",
+    "update_signal_progress": "snapshot, signal_name, signal_idx, total_signals, ready_intervals, check_intervals, duration",
+    "update_snapshot_evaluation_progress": "snapshot, interval, batch_idx, duration_ms, num_audits_passed, num_audits_failed, audit_only=, execution_stats=, auto_restatement_triggers=",
 }
-"""The callbacks that are deliberately inherited from `NoopConsole`."""
+"""The callbacks that tell of a run, and their parameters: handled by `SQLMeshEventCaptureConsole`."""
+
+LEFT_OUT: dict[str, Declared] = {
+    # Of a run, with nothing to add to the events above:
+    "start_cleanup": "ignore_ttl",
+    "start_signal_progress": "snapshot, default_catalog, environment_naming_info",
+    "stop_cleanup": "success=",
+    "stop_evaluation_progress": "success=",
+    "stop_signal_progress": "",
+    # Of a plan, which this project never makes:
+    "log_additive_change": "snapshot_name, alter_operations, dialect, error=",
+    "log_destructive_change": "snapshot_name, alter_operations, dialect, error=",
+    "log_models_updated_during_restatement": "snapshots, environment_naming_info, default_catalog",
+    "log_test_results": "result, target_dialect",
+    "plan": "plan_builder, auto_apply, default_catalog, no_diff=, no_prompts=",
+    "show_environment_difference_summary": "context_diff, no_diff=",
+    "show_model_difference_summary": "context_diff, environment_naming_info, default_catalog, no_diff=",
+    "start_creation_progress": "snapshots, environment_naming_info, default_catalog",
+    "start_plan_evaluation": "plan",
+    "start_promotion_progress": "snapshots, environment_naming_info, default_catalog",
+    "stop_creation_progress": "success=",
+    "stop_plan_evaluation": "",
+    "stop_promotion_progress": "success=",
+    "update_creation_progress": "snapshot",
+    "update_promotion_progress": "snapshot, promoted",
+    # Of other commands:
+    "loading_start": "message=",
+    "loading_stop": "id",
+    "log_migration_status": "success=",
+    "print_environments": "environments_summary",
+    "show_intervals": "snapshot_intervals",
+    "show_linter_violations": "violations, model, is_error=",
+    "show_row_diff": "row_diff, show_sample=, skip_grain_check=",
+    "show_schema_diff": "schema_diff",
+    "show_sql": "sql",
+    "show_table_diff": "table_diffs, show_sample=, skip_grain_check=, temp_schema=",
+    "show_table_diff_details": "models_to_diff",
+    "show_table_diff_summary": "table_diff",
+    "start_destroy": "schemas_to_delete=, views_to_delete=, tables_to_delete=",
+    "start_env_migration_progress": "total_tasks",
+    "start_snapshot_migration_progress": "total_tasks",
+    "start_state_export": "output_file, gateway=, state_connection_config=, environment_names=, local_only=, confirm=",
+    "start_state_import": "input_file, gateway, state_connection_config, clear=, confirm=",
+    "start_table_diff_model_progress": "model",
+    "start_table_diff_progress": "models_to_diff",
+    "stop_destroy": "success=",
+    "stop_env_migration_progress": "success=",
+    "stop_snapshot_migration_progress": "success=",
+    "stop_state_export": "success, output_file",
+    "stop_state_import": "success, input_file",
+    "stop_table_diff_progress": "success",
+    "update_env_migration_progress": "num_tasks",
+    "update_snapshot_migration_progress": "num_tasks",
+    "update_state_export_progress": "version_count=, versions_complete=, snapshot_count=, snapshots_complete=, environment_count=, environments_complete=",
+    "update_state_import_progress": "timestamp=, state_file_version=, versions=, snapshot_count=, snapshots_complete=, environment_count=, environments_complete=",
+    "update_table_diff_progress": "model",
+}
+"""The callbacks that are deliberately inherited from `NoopConsole`, and their parameters."""
+
+READ = {**BECOME_EVENTS, **LEFT_OUT}
+"""All as in SQLMesh 0.224.0 to 0.236.4. Where versions differ, a callback has its parameters by the version since which they are so,
+``{"0.224": "message", "0.300": "message, style="}``; a callback that an older one has not is there ``None``."""
 
 DAY = 86_400_000
 ORDERS = '"db"."staging"."orders"'
 DOUBLED = '"db"."marts"."doubled"'
 
 
-def test_the_callbacks_of_sqlmesh_are_those_that_were_read():
-    known = BECOME_EVENTS | LEFT_OUT
-    added, gone = Console.__abstractmethods__ - known, known - Console.__abstractmethods__
+WHAT_TO_DO = """
+In sqlmesh/core/console.py read what each of these tells, and where SQLMesh calls it. Then decide, in
+runner/sqlmesh_pipes_runner/console.py, whether SQLMeshEventCaptureConsole has to make of it
+  an event (it tells of a model, a batch, an audit or a signal: implement it and call the recorder),
+  a log line (people want to read it: implement it and call recorder.log), or
+  nothing (it is of a plan or another command, or told already: leave it to NoopConsole).
+Last, in tests/runner/test_console.py, write it down in BECOME_EVENTS or LEFT_OUT, with the SQLMesh since which it is so."""
 
-    assert (added, gone) == (set(), set()), (
-        f"SQLMesh's Console has gained {sorted(added)} and lost {sorted(gone)}. Read what each new callback tells and "
-        "where SQLMesh calls it, decide whether it must become an event, implement it in "
-        "SQLMeshEventCaptureConsole, and add it to BECOME_EVENTS, or to LEFT_OUT with the reason."
+
+def unread(console, installed=None):
+    """What the callbacks of a console of SQLMesh's are not as they were read, a line each."""
+    seen = {
+        name: spelled(function)
+        for name, function in inspect.getmembers(console, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    read = {
+        name: parameters
+        for name, declared in READ.items()
+        if (parameters := declared_for(declared, installed)) is not None
+    }
+    return [
+        *(f"new: {name}({seen[name]})" for name in sorted(seen.keys() - read.keys())),
+        *(f"gone: {name}({read[name]})" for name in sorted(read.keys() - seen.keys())),
+        *(
+            f"changed: {name}({seen[name]}), which was read as {name}({read[name]})"
+            for name in sorted(seen.keys() & read.keys())
+            if seen[name] != read[name]
+        ),
+    ]
+
+
+def test_the_callbacks_of_sqlmesh_are_those_that_were_read():
+    found = unread(Console)
+
+    assert not found, "\n".join(
+        [f"SQLMesh {version('sqlmesh')} calls its console otherwise:", *found, WHAT_TO_DO]
     )
+
+
+def test_a_callback_that_is_new_changed_or_gone_is_named_with_what_it_takes():
+    class Later(Console):
+        def log_model_paused(self, snapshot, *, reason=None): ...
+
+        def update_snapshot_evaluation_progress(self, snapshot, interval, batch, duration_ms): ...
+
+    remaining = {
+        name: function
+        for name, function in inspect.getmembers(Console, inspect.isfunction)
+        if name != "stop_cleanup"
+    }
+
+    assert unread(Later) == [
+        "new: log_model_paused(snapshot, *, reason=)",
+        "changed: update_snapshot_evaluation_progress(snapshot, interval, batch, duration_ms), which was read as "
+        "update_snapshot_evaluation_progress(snapshot, interval, batch_idx, duration_ms, num_audits_passed, "
+        "num_audits_failed, audit_only=, execution_stats=, auto_restatement_triggers=)",
+    ]
+    assert unread(type("Earlier", (), remaining)) == ["gone: stop_cleanup(success=)"]
+
+
+def test_a_difference_between_versions_is_declared_by_the_version_since_which_it_is_so():
+    declared = {"0.224": "message", "0.300.1": "message, style="}
+
+    assert declared_for(declared, "0.300.0") == "message"
+    assert declared_for(declared, "0.300.1") == "message, style="
+    assert declared_for({"0.224": None, "0.230": "message"}, "0.229.9") is None
+
+
+def test_sqlmeshs_own_empty_console_takes_what_its_interface_declares():
+    """The arguments of a callback are told apart by the names that `NoopConsole` gives them."""
+    for name in READ:
+        declared = spelled(getattr(Console, name))
+        assert spelled(getattr(NoopConsole, name)) == declared.removesuffix(", *args, **kwargs")
 
 
 def test_the_callbacks_that_become_events_are_those_that_the_console_has_of_its_own():
-    own = {name for name in vars(SQLMeshEventCaptureConsole) if name in Console.__abstractmethods__}
+    own = {name for name in vars(SQLMeshEventCaptureConsole) if name in READ}
 
-    assert own == BECOME_EVENTS
-
-
-@pytest.mark.parametrize("name", sorted(BECOME_EVENTS))
-def test_the_arguments_of_the_callbacks_are_those_that_were_read(name):
-    read = {
-        "log_error": ["message"],
-        "log_failed_models": ["errors"],
-        "log_skipped_models": ["snapshot_names"],
-        "log_status_update": ["message"],
-        "log_success": ["message"],
-        "log_warning": ["short_message", "long_message"],
-        "start_evaluation_progress": [
-            "batched_intervals",
-            "environment_naming_info",
-            "default_catalog",
-            "audit_only",
-        ],
-        "start_snapshot_evaluation_progress": ["snapshot", "audit_only"],
-        "update_cleanup_progress": ["object_name"],
-        "update_signal_progress": [
-            "snapshot",
-            "signal_name",
-            "signal_idx",
-            "total_signals",
-            "ready_intervals",
-            "check_intervals",
-            "duration",
-        ],
-        "update_snapshot_evaluation_progress": [
-            "snapshot",
-            "interval",
-            "batch_idx",
-            "duration_ms",
-            "num_audits_passed",
-            "num_audits_failed",
-            "audit_only",
-            "execution_stats",
-            "auto_restatement_triggers",
-        ],
-    }
-    parameters = list(inspect.signature(getattr(NoopConsole, name)).parameters)
-
-    assert parameters == ["self", *read[name]], (
-        "read what changed, and whether the callback still uses it right"
-    )
+    assert own == set(BECOME_EVENTS)
 
 
 @pytest.fixture

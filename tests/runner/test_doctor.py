@@ -20,7 +20,6 @@ from sqlmesh.core.state_sync.base import SCHEMA_VERSION
 
 from sqlmesh_pipes_protocol import RunRequest
 from sqlmesh_pipes_runner.adapter import console_replaced
-from sqlmesh_pipes_runner.doctor import unmet_requirement
 from support.postgres import PASSWORD, PostgresServer
 
 CHECKS = (
@@ -545,16 +544,6 @@ def test_what_dagster_has_handed_over_does_not_fit(warehouse, monkeypatch, chang
 
 
 # SQLMesh itself.
-
-
-@pytest.mark.parametrize(
-    ("installed", "unmet"),
-    [("0.236.4", None), ("0.240.0", None), ("0.236.3", "sqlmesh>=0.236.4"), ("0.236.5.dev1", None)],
-)
-def test_an_installed_version_is_held_against_what_is_asked_for(installed, unmet):
-    asked = ["click>=8.1", "sqlmesh>=0.236.4; extra == 'sqlmesh'", "sqlmesh-plugin>=9"]
-
-    assert unmet_requirement("sqlmesh", installed, asked) == unmet
 
 
 def test_where_sqlmesh_is_missing_or_broken_the_rest_is_told_all_the_same(described, python, tmp_path):

@@ -1,6 +1,6 @@
 """The one package that touches SQLMesh's internals: loading, scheduling, and what its objects mean in the protocol.
 
-Read against SQLMesh 0.236.4. The seams, and why each is there:
+Read against SQLMesh 0.224.0 and 0.236.4. The seams, and why each is there; `seams` has them all, and is looked at when the runner starts:
 
 - `Context.create_scheduler` (public) hands out a scheduler of ours, which learns what is deployed and selected, and asks
   before each batch whether the run is to stop.

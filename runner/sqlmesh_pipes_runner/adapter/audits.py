@@ -20,6 +20,9 @@ from sqlmesh_pipes_protocol.spans import interval
 from sqlmesh_pipes_runner.failures import causes
 from sqlmesh_pipes_runner.recorder import RunRecorder
 
+_SQL_NODE: type[Any] = getattr(exp, "Expr", exp.Expression)
+"""The base of what has been parsed. sqlglot 30 put it under `Expression`, which not all nodes are any more; 27 has that alone."""
+
 
 def audit_calls(node: Any) -> list[tuple[Any, AuditCall, bool]]:
     """A model's audits in SQLMesh's order: the audit, the use of it, and whether a failure blocks.
@@ -40,7 +43,7 @@ def audit_call(audit: Any, arguments: Mapping[str, Any], dialect: str | None) ->
     return AuditCall(
         name=audit.name,
         arguments={
-            key: value.sql(dialect=dialect) if isinstance(value, exp.Expr) else str(value)
+            key: value.sql(dialect=dialect) if isinstance(value, _SQL_NODE) else str(value)
             for key, value in arguments.items()
             if key != "blocking"  # a setting of the use, not an argument of the audit
         },

@@ -2,17 +2,22 @@
 
 Works on the query as SQLMesh has rendered and qualified it for its own use, and asks sqlglot for all columns at once:
 four times as fast as SQLMesh's `sqlmesh.core.lineage`, which qualifies a query again and begins anew for each column.
+An older sqlglot (27) has no such question, and is asked for one column after the other.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlglot import exp
-from sqlglot.lineage import Node, lineage
+from sqlglot.lineage import Node, lineage, to_node
 from sqlglot.optimizer import build_scope, qualify
 from sqlmesh.core.dialect import normalize_mapping_schema, normalize_model_name
+
+_ALL_AT_ONCE = "None" in str(inspect.signature(lineage).parameters["column"].annotation)
+"""Whether sqlglot's `lineage` takes None for all columns. Nothing else about it tells."""
 
 Source = tuple[str, str]
 """A model's FQN and a column's name."""
@@ -64,7 +69,13 @@ def _column_sources(model: Any, names: dict[str, str]) -> dict[str, set[Source]]
     scope = build_scope(query)
     if scope is None:
         raise ValueError("its query has no columns to follow")
-    nodes = lineage(None, query, scope=scope, dialect=model.dialect, trim_selects=False, copy=False)
+    if _ALL_AT_ONCE:
+        nodes = lineage(None, query, scope=scope, dialect=model.dialect, trim_selects=False, copy=False)
+    else:
+        nodes = {
+            column: to_node(column, scope, model.dialect, trim_selects=False)
+            for column in query.named_selects
+        }
     tables: dict[int, str] = {}
     return {column: set(_read(node, model, tables, names)) for column, node in nodes.items()}
 

@@ -46,11 +46,13 @@ def due(
                  2 usage or configuration: no such project, environment, gateway, model
                  3 infrastructure: state out of reach, or locked
     """
+    from sqlmesh_pipes_runner.installation import check_sqlmesh
     from sqlmesh_pipes_runner.options import RunOptions
 
     projects = projects or (Path(),)
     with options.told():
         options.check_projects(projects)
+        check_sqlmesh()
         from sqlmesh_pipes_runner.due import due_report, table
 
         report = due_report(

@@ -58,6 +58,7 @@ def manifest(
                  3 infrastructure: state or warehouse out of reach, or locked
     """
     from sqlmesh_pipes_protocol.manifest import DEFAULT_MANIFEST_NAME, dump_manifest, write_manifest
+    from sqlmesh_pipes_runner.installation import check_sqlmesh
     from sqlmesh_pipes_runner.options import RunOptions
 
     projects = projects or (Path(),)
@@ -76,6 +77,7 @@ def manifest(
     )
     with options.told():
         options.check_projects(projects)
+        check_sqlmesh()
         from sqlmesh_pipes_runner.manifest import build_manifest
 
         built = build_manifest(asked, column_lineage=not no_column_lineage)

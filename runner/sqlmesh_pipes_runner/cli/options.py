@@ -121,12 +121,11 @@ def _all(command: Command, *options: Callable[[Command], Command]) -> Command:
 
 
 def check_projects(projects: tuple[Path, ...]) -> None:
-    """Raise UsageError unless each is a SQLMesh project, and SQLMesh is installed."""
-    from sqlmesh_pipes_runner.run import check_project, check_sqlmesh
+    """Raise UsageError unless each is a SQLMesh project."""
+    from sqlmesh_pipes_runner.run import check_project
 
     for path in projects:
         check_project(path)
-    check_sqlmesh()
 
 
 @contextlib.contextmanager

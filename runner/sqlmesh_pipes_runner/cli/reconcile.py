@@ -77,11 +77,13 @@ def reconcile(
         raise click.UsageError("Give either --since TIME or --events FILE.")
     if run_id is not None and events is None:
         raise click.UsageError("--run-id names a run in a file: give --events FILE as well.")
+    from sqlmesh_pipes_runner.installation import check_sqlmesh
     from sqlmesh_pipes_runner.options import RunOptions
 
     projects = projects or (Path(),)
     with options.told():
         options.check_projects(projects)
+        check_sqlmesh()
         from sqlmesh_pipes_runner.reconcile import read_run, reconcile_report, table
 
         told = read_run(events, run_id) if events is not None else None
