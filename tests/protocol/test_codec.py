@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlmesh_pipes_protocol import DecodeError, Envelope, decode, encode, frame
-from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, MAX_SEQ, timestamp
-from sqlmesh_pipes_protocol.events import AuditEvaluated, Log, Timestamp, UnknownEvent
+from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, MAX_SEQ, moment_of, timestamp
+from sqlmesh_pipes_protocol.events import AuditEvaluated, Log, ModelSkipped, Timestamp, UnknownEvent
 
 AT = Timestamp("2026-01-31T06:30:00Z")
 SEQS = st.integers(min_value=0, max_value=MAX_SEQ)
@@ -124,6 +124,28 @@ def test_a_timestamp_is_the_same_moment_in_utc_and_sorts_as_text(moment: datetim
     assert len(written) == len("2026-01-31T06:30:00.000000Z")
     assert datetime.strptime(written, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc) == moment
     assert timestamp(moment + timedelta(microseconds=1)) > written
+
+
+@given(
+    moment=st.datetimes(timezones=st.just(timezone.utc)),
+    decimals=st.integers(1, 6),
+)
+def test_a_time_is_read_with_as_many_decimals_as_it_has(moment: datetime, decimals: int) -> None:
+    unit = 10 ** (6 - decimals)
+    moment = moment.replace(microsecond=moment.microsecond // unit * unit)
+    written = timestamp(moment).removesuffix("Z")
+
+    assert moment_of(f"{written[: 20 + decimals]}Z") == moment
+    assert moment_of(f"{written[:19]}Z") == moment.replace(microsecond=0)
+
+
+def test_the_highest_number_is_read_with_keys_left_out_as_well() -> None:
+    line = b'{"kind":"model_skipped","v":"1.0","run_id":"r","seq":%d,"at":"%b",' % (MAX_SEQ, AT.encode())
+    line += b'"model":"m","reason":"up_to_date","detail":"d"}'
+
+    assert decode(line) == Envelope(
+        run_id="r", seq=MAX_SEQ, at=AT, event=ModelSkipped(model="m", reason="up_to_date", detail="d")
+    )
 
 
 def test_the_body_of_a_line_comes_after_its_envelope() -> None:

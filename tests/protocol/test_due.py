@@ -34,6 +34,15 @@ def test_any_report_is_read_as_it_was_written_on_one_line(any_of: Any, data: Any
     assert written.endswith(b"\n")
 
 
+def test_a_report_with_what_is_no_unicode_is_one_line_too() -> None:
+    report = dataclasses.replace(read_due_report(GOLDEN), environment="caf\udce9")
+
+    written = dump_due_report(report)
+
+    assert read_due_report(written) == dataclasses.replace(report, environment="caf?")
+    assert (written.count(b"\n"), written[-1:]) == (1, b"\n")
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.8"])
 def test_any_minor_of_our_major_is_read_and_its_unknown_keys_ignored(version: str) -> None:
     written = orjson.dumps({**orjson.loads(GOLDEN), "v": version, "later": 1})
@@ -57,6 +66,7 @@ def test_what_is_no_report_is_refused(written: bytes, path: str, expected: str) 
         read_due_report(written)
 
     assert (caught.value.path, caught.value.expected) == (path, expected)
+    assert len(caught.value.got) <= 80
 
 
 @pytest.mark.parametrize(
