@@ -130,22 +130,21 @@ def _object(declaration: Any) -> str:
 
 
 def _fields(declaration: Any) -> str:
+    """A table of the keys; what is said of none of them has no column."""
     hints = get_type_hints(declaration)
     described = {
         **entries(declaration, "Attributes"),
         **texts_below(sys.modules[declaration.__module__], declaration.__name__),
     }
+    header = ("Key", "Type", "If left out", "Meaning")
+    rows = [
+        (code(field.name), _type(hints[field.name]), _default(field), _meaning(described.get(field.name, "")))
+        for field in dataclasses.fields(declaration)
+    ]
+    said = [column for column in range(len(header)) if any(row[column] for row in rows)]
     return table(
-        ("Key", "Type", "If left out", "Meaning"),
-        [
-            (
-                code(field.name),
-                _type(hints[field.name]),
-                _default(field),
-                _meaning(described.get(field.name, "")),
-            )
-            for field in dataclasses.fields(declaration)
-        ],
+        tuple(header[column] for column in said),
+        [tuple(row[column] for column in said) for row in rows],
     )
 
 

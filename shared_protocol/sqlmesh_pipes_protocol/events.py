@@ -153,9 +153,11 @@ class AuditOutcome:
     audit: str
     """Identity, see `sqlmesh_pipes_protocol.audits`."""
     skipped: bool
+    """In every batch."""
     passed: bool
     blocking: bool
     failing_rows: int | None = None
+    """Over all batches. None where skipped."""
 
     @classmethod
     def of(cls, audit: str, evaluations: Collection[AuditEvaluated]) -> AuditOutcome:
@@ -222,6 +224,7 @@ class RunStarted:
 
     environment: str
     gateway: str | None
+    """None for the project's default."""
     versions: Versions
     selection: tuple[str, ...] | None
     """Selection expressions as the caller gave them; None for everything."""
@@ -234,6 +237,7 @@ class RunStarted:
     end: str | None
     execution_time: str | None
     ignore_cron: bool
+    """Whether all that is missing is due, whatever the crons say."""
     correlation_id: str | None = None
     """What SQLMesh marks the run's queries with in the warehouse."""
 
@@ -247,6 +251,7 @@ class EvaluationStarted:
     attempt: int
     """1, and one more for each restart."""
     batches: tuple[ModelBatches, ...]
+    """One entry for each model that has something due."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +262,7 @@ class ModelStarted:
 
     model: str
     batches: int
+    """How many it has to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +276,7 @@ class BatchFinished:
     index: int
     """Counts from 0."""
     total: int
+    """How many the model has to do."""
     duration_ms: int
     rows: int | None = None
     bytes: int | None = None
@@ -314,6 +321,7 @@ class ModelExecuted:
     intervals: tuple[Interval, ...]
     """Merged."""
     batches: int
+    """Batches done."""
     duration_ms: int
     """From the start of the first batch to the end of the last."""
     rows: int | None = None
@@ -340,6 +348,7 @@ class ModelFailed:
     batches: int
     """Batches done."""
     duration_ms: int | None
+    """From the start of the first batch. None where none began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,6 +385,7 @@ class Heartbeat:
     kind: ClassVar[str] = "heartbeat"
 
     models: tuple[ModelInFlight, ...]
+    """Those that are being evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
