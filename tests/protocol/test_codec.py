@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlmesh_pipes_protocol import DecodeError, Envelope, decode, encode, frame
-from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, MAX_SEQ, moment_of, timestamp
+from sqlmesh_pipes_protocol.codec import ENVELOPE_KEYS, MAX_SEQ, timestamp
 from sqlmesh_pipes_protocol.events import AuditEvaluated, Log, ModelSkipped, Timestamp, UnknownEvent
 
 AT = Timestamp("2026-01-31T06:30:00Z")
@@ -124,19 +124,6 @@ def test_a_timestamp_is_the_same_moment_in_utc_and_sorts_as_text(moment: datetim
     assert len(written) == len("2026-01-31T06:30:00.000000Z")
     assert datetime.strptime(written, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc) == moment
     assert timestamp(moment + timedelta(microseconds=1)) > written
-
-
-@given(
-    moment=st.datetimes(timezones=st.just(timezone.utc)),
-    decimals=st.integers(1, 6),
-)
-def test_a_time_is_read_with_as_many_decimals_as_it_has(moment: datetime, decimals: int) -> None:
-    unit = 10 ** (6 - decimals)
-    moment = moment.replace(microsecond=moment.microsecond // unit * unit)
-    written = timestamp(moment).removesuffix("Z")
-
-    assert moment_of(f"{written[: 20 + decimals]}Z") == moment
-    assert moment_of(f"{written[:19]}Z") == moment.replace(microsecond=0)
 
 
 def test_the_highest_number_is_read_with_keys_left_out_as_well() -> None:

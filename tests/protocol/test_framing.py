@@ -251,6 +251,31 @@ def test_no_line_is_longer_than_a_pod_log_takes_and_small_events_go_in_one(overh
     assert (lines == [whole]) == (len(whole) + overhead <= MAX_LINE_BYTES)
 
 
+@pytest.mark.parametrize("room", range(250, 258))
+def test_no_line_is_longer_however_many_parts_there_are(room: int) -> None:
+    lines = list(frame(log(0, "x" * 1_200_000), overhead=MAX_LINE_BYTES - room))
+
+    assert len(lines) > 10_000
+    assert max(map(len, lines)) <= room
+
+
+def test_each_line_either_has_room_for_a_part_or_is_refused() -> None:
+    envelope = log(0, "x" * 1_000)
+    least = next(room for room in range(MAX_LINE_BYTES) if can_be_sent(envelope, room))
+
+    assert not any(can_be_sent(envelope, room) for room in range(least))
+    for room in range(least, least + 20):
+        assert max(map(len, frame(envelope, overhead=MAX_LINE_BYTES - room))) <= room
+
+
+def can_be_sent(envelope: Envelope, room: int) -> bool:
+    """Whether lines of this length carry it."""
+    try:
+        return any(frame(envelope, overhead=MAX_LINE_BYTES - room))
+    except EventTooLargeError:
+        return False
+
+
 @pytest.mark.parametrize("spare", [-1, 0, 1])
 def test_the_line_limit_counts_the_line_break(spare: int) -> None:
     empty = len(encode(log(0, "")))
@@ -268,6 +293,11 @@ def test_an_event_larger_than_a_reader_accepts_is_not_sent(monkeypatch: pytest.M
 
     assert caught.value.size == len(encode(envelope))
     assert caught.value.limit == 10_000
+
+    just_accepted = log(0, "x" * (10_000 - len(encode(log(0, "")))))
+    assert b"".join(base64.b64decode(orjson.loads(line)["data"]) for line in frame(just_accepted)) == encode(
+        just_accepted
+    )
 
 
 def test_a_run_id_that_leaves_no_room_for_a_part_is_an_error_and_no_endless_stream() -> None:
