@@ -187,5 +187,10 @@ release-check:  ## Check that TAG, pyproject.toml and CHANGELOG.md name the same
 	@grep -qE '^## \[$(VERSION)\] - [0-9]{4}-[0-9]{2}-[0-9]{2}$$' CHANGELOG.md || \
 		{ echo "CHANGELOG.md has no section '## [$(VERSION)] - YYYY-MM-DD'."; exit 1; }
 
+# In Chromium, which is the host's: SHOP_RUNNER names another runner than that of this checkout.
+.PHONY: screenshots
+screenshots: install  ## Take the pictures of the docs: the example in Dagster's web UI, with a run that fails and one that mends it.
+	$(VENV)/bin/python "$(SHOP)/tour.py" docs/images
+
 clean:  ## Remove what the commands made.
 	rm -rf $(VENV) $(RUNNER_VENV) $(DOCS_VENV) site .demo .fuzz .matrix build dist
