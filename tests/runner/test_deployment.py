@@ -45,7 +45,7 @@ def test_a_change_of_data_one_of_metadata_a_new_model_and_one_that_is_gone_are_t
     warehouse.write(
         {
             "models/doubled.py": doubled.replace("[2, 4]", "[2, 4, 6]"),
-            "models/orders.sql": orders.replace("few_rows(maximum := 1", "few_rows(maximum := 2"),
+            "models/orders.sql": orders.replace("owner shop", "owner sales"),
             "models/added.sql": "MODEL (name marts.added, kind FULL); SELECT id FROM staging.orders",
         }
     )

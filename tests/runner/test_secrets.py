@@ -3,11 +3,13 @@
 import base64
 import json
 import re
+from importlib.metadata import version
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from sqlmesh_pipes_protocol.events import (
     AuditEvaluated,
@@ -367,12 +369,14 @@ gateways:
 default_connection:
   type: duckdb
   token: planted-default
-default_test_connection:
-  type: duckdb
-  token: planted-default-test
 model_defaults:
   dialect: duckdb
 disable_anonymized_analytics: true
+"""
+DEFAULT_TEST_CONNECTION = """
+default_test_connection:
+  type: duckdb
+  token: planted-default-test
 """
 
 
@@ -390,8 +394,20 @@ def test_the_secrets_of_a_real_configuration_are_those_of_all_its_connections(tm
         "planted-other",
         "planted-attached",
         "planted-default",
-        "planted-default-test",
     }
+
+
+@pytest.mark.skipif(
+    Version(version("sqlmesh")) < Version("0.236.3"),
+    reason="SQLMesh before 0.236.3 cannot read one from YAML",
+)
+def test_the_secrets_of_a_default_test_connection_are_found(tmp_path):
+    from sqlmesh_pipes_runner.adapter import load_configs, secrets_of
+    from sqlmesh_pipes_runner.options import RunOptions
+
+    (tmp_path / "config.yaml").write_text(CONFIG + DEFAULT_TEST_CONNECTION)
+
+    assert "planted-default-test" in secrets_of(load_configs(RunOptions(projects=(tmp_path,))))
 
 
 def test_a_connection_class_of_each_engine_has_no_secret_field_that_would_be_missed():
@@ -407,7 +423,7 @@ def test_a_connection_class_of_each_engine_has_no_secret_field_that_would_be_mis
     }
     missed = {name for name in secret_like if secrets_in({name: "planted-value"}) == set()}
 
-    assert missed == {
+    known = {
         "auth_type",
         "authenticator",
         "enable_iam_auth",
@@ -422,7 +438,10 @@ def test_a_connection_class_of_each_engine_has_no_secret_field_that_would_be_mis
         # Mappings; the secret has a name of its own inside:
         "keyfile_json",
         "secrets",
-    }, "decide for each new field: a secret is added to secrets.py, anything else to this list"
+    }
+    assert missed <= known, (
+        "decide for each new field: a secret is added to secrets.py, anything else to this list"
+    )
 
 
 ODD = "p/a:s@s w'o\"r\\d}%ü"
