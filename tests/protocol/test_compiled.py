@@ -111,6 +111,18 @@ def test_what_is_read_is_as_frozen_and_as_whole_as_what_its_class_makes(
                 setattr(instance, field, 1)
 
 
+def test_keys_that_were_left_out_are_there_as_if_they_had_been_sent(documents: list[dict[str, Any]]) -> None:
+    for document in documents:
+        defaults = {
+            field.name: field.default
+            for field in dataclasses.fields(EVENT_TYPES[document["kind"]])
+            if field.default is not dataclasses.MISSING
+        }
+        short = {key: value for key, value in document.items() if key not in defaults}
+
+        assert vars(from_wire(short).event) == {**vars(from_wire(document).event), **defaults}
+
+
 def test_any_wrong_value_at_any_place_is_told_as_by_the_general_way(documents: list[dict[str, Any]]) -> None:
     refused = 0
     for document in documents:
