@@ -65,7 +65,7 @@ class Matrix:
     ) -> Cell | tuple[str, InstallError]:
         try:
             return Cell(
-                name=name,
+                name=f"{name}, core" if self._quick else name,
                 tests=tests,
                 runner=self._side("sqlmesh", sqlmesh, runner_of),
                 orchestrator=self._side("dagster", dagster, orchestrator_of),

@@ -9,24 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix.versions import ROOT, UV, Side
+from matrix.versions import DEVELOPMENT, REQUIREMENTS, ROOT, UV, Side
 
 FOLDER = ROOT / ".matrix"
-TREE: dict[Side, list[str]] = {
-    "sqlmesh": [
-        "--editable",
-        f"{ROOT}[sqlmesh,dev]",
-        "--requirement",
-        str(ROOT / "tests/requirements-runner.txt"),
-    ],
-    "dagster": [
-        "--editable",
-        f"{ROOT}[dagster,dev,dev-dagster]",
-        "--requirement",
-        str(ROOT / "examples/shop/requirements.txt"),
-    ],
-}
-"""What `make install` installs of this tree for each side."""
 OF_THEIR_TIME: dict[Side, tuple[str, ...]] = {"sqlmesh": ("duckdb<2", "pandas<3"), "dagster": ()}
 """What old releases do not bound, and do not work with."""
 _INSTALL_SECONDS = 900
@@ -64,13 +49,15 @@ def environment(side: Side, version: str, python: str, pins: Mapping[str, str] =
     pinned = {**pins, side: version}
     name = f"{side}-{version}-py{version_of(python)}{'-oldest' if pins else ''}"
     made = Environment(side, version, FOLDER / name)
-    wanted = _digest(pinned, [ROOT / "pyproject.toml", *map(Path, TREE[side][3::2])])
+    wanted = _digest(pinned, [ROOT / "pyproject.toml", REQUIREMENTS[side]])
     stamp = made.path / ".installed"
     if not (stamp.exists() and stamp.read_text() == wanted):
         shutil.rmtree(made.path, ignore_errors=True)
         _uv("venv", "--python", python, str(made.path))
         others = OF_THEIR_TIME[side] if pins else ()
-        install(made.python, *TREE[side], *(f"{name}=={exact}" for name, exact in pinned.items()), *others)
+        tree = f"{ROOT}[{','.join(DEVELOPMENT[side])}]"
+        exact = [f"{name}=={version}" for name, version in pinned.items()]
+        install(made.python, "--editable", tree, "--requirement", str(REQUIREMENTS[side]), *exact, *others)
         stamp.write_text(wanted)
     return made
 
@@ -110,7 +97,8 @@ def _uv(*arguments: str) -> None:
     except subprocess.TimeoutExpired:
         raise InstallError(f"not done after {_INSTALL_SECONDS} s") from None
     if done.returncode:
-        raise InstallError(" ".join(done.stderr.split()) or f"status {done.returncode}")
+        # Why a resolver found nothing is long; what it comes to stands last.
+        raise InstallError(" ".join(done.stderr.split())[-400:] or f"status {done.returncode}")
 
 
 def version_of(python: str) -> str:

@@ -54,8 +54,22 @@ def _bounds(requirements: list[str]) -> Iterator[tuple[str, str]]:
             raise ValueError(f"{requirement} has no lower bound")
 
 
-def newest(name: str, python: str) -> str:
-    """The newest version of a distribution that the index has for a Python.
+REQUIREMENTS: dict[Side, Path] = {
+    "sqlmesh": ROOT / "tests" / "requirements-runner.txt",
+    "dagster": ROOT / "examples" / "shop" / "requirements.txt",
+}
+"""What stands in each side's environment besides the extras."""
+DEVELOPMENT: dict[Side, tuple[str, ...]] = {
+    "sqlmesh": ("sqlmesh", "dev"),
+    "dagster": ("dagster", "dev", "dev-dagster"),
+}
+"""The extras that `make install` installs."""
+
+
+def newest(side: Side, python: str) -> str:
+    """The newest release of a side that the index has for a Python, with all that stands beside it.
+
+    Dagster's own integrations come out with each release of it, and ask for just that one: until they are there, a release is not complete.
 
     Raises:
         LookupError: the index cannot be read, or has none.
@@ -65,14 +79,15 @@ def newest(name: str, python: str) -> str:
         "pip",
         "compile",
         "--quiet",
-        "--no-deps",
         "--no-header",
+        "--no-annotate",
         "--python-version",
         python,
-        "-",
     ]
-    done = subprocess.run(command, input=name, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(rf"^{re.escape(name)}==(\S+)", done.stdout, re.MULTILINE)
+    extras = [argument for extra in DEVELOPMENT[side] for argument in ("--extra", extra)]
+    command += [*extras, str(ROOT / "pyproject.toml"), str(REQUIREMENTS[side])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    found = re.search(rf"^{side}==(\S+)", done.stdout, re.MULTILINE)
     if found is None:
-        raise LookupError(f"no newest version of {name} was found: {done.stderr.strip()}")
+        raise LookupError(f"no newest release of {side} was found: {done.stderr.strip()[-400:]}")
     return found[1]
