@@ -268,9 +268,13 @@ def test_what_is_large_is_told_in_few_words_and_not_copied_first() -> None:
         ({"b": 1, "a": [2]}, "{'b': 1, 'a': [2]}"),
         ("x" * 200, "'" + "x" * 79),
         ({}, "{}"),
+        ({"a": {"b": {"c": {"d": {"e": 1}}}}}, "{'a': {'b': {'c': {'d': {...}}}}}"),
+        ({"a": {"b": {"c": {"d": 1}}}}, "{'a': {'b': {'c': {'d': 1}}}}"),
+        ({key: 0 for key in "abcd"}, "{'a': 0, 'b': 0, 'c': 0, 'd': 0}"),
+        ({key: 0 for key in "abcde"}, "{'a': 0, 'b': 0, 'c': 0, 'd': 0, ...}"),
     ],
 )
-def test_a_small_value_is_told_whole(value: object, expected: str) -> None:
+def test_a_small_value_is_told_whole_and_a_deep_or_long_one_in_part(value: object, expected: str) -> None:
     assert shown(value) == expected
 
 
@@ -278,6 +282,15 @@ def test_a_small_value_is_told_whole(value: object, expected: str) -> None:
 def test_a_day_that_no_calendar_has_is_refused(day: str) -> None:
     with pytest.raises(DecodeError) as caught:
         from_wire(log(0, at=f"{day}T00:00:00Z"))
+
+    assert caught.value.path == "$.at"
+
+
+@pytest.mark.parametrize("time", ["T24:00:00Z", "T00:00:00", "T00:00:00.Z", " 00:00:00Z", ""])
+@pytest.mark.parametrize("day", ["2024-02-29", "2024-02-28"])
+def test_a_time_that_no_clock_has_is_refused_on_a_leap_day_as_on_any_other(day: str, time: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        from_wire(log(0, at=f"{day}{time}"))
 
     assert caught.value.path == "$.at"
 

@@ -214,6 +214,10 @@ def test_a_declaration_that_cannot_be_held_is_refused_when_it_is_read() -> None:
     Odd.__annotations__["members"] = set[str]
     with pytest.raises(TypeError, match=r"a declaration cannot hold set\[str\]"):
         shapes.read(Odd, {"members": []})
+    with pytest.raises(TypeError, match=r"a declaration cannot hold set\[str\]"):
+        shapes.read_in_words(Odd, {"members": []})
+    with pytest.raises(TypeError, match=r"a declaration cannot hold set\[str\]"):
+        shapes.json_schema(Odd, {})
 
 
 def test_an_event_shares_no_key_with_its_envelope() -> None:

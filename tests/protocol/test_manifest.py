@@ -199,6 +199,13 @@ def test_any_minor_of_our_major_is_read_and_its_unknown_keys_ignored(version: st
     assert load_manifest(path) == _with_version(load_manifest(GOLDEN), version)
 
 
+@pytest.mark.parametrize("schema", ["marts", None])
+def test_a_models_names_go_by_sqlmeshs_words_as_well(valid: Manifest, schema: str | None) -> None:
+    model = dataclasses.replace(valid.models[0], schema=schema, table="orders")
+
+    assert (model.schema_name, model.view_name) == (schema or "", "orders")
+
+
 def test_a_manifest_of_an_earlier_minor_is_read_with_what_it_lacks_left_empty(tmp_path: Path) -> None:
     value = orjson.loads(GOLDEN.read_bytes())
     del value["deployment"]
