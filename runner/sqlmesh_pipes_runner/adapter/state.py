@@ -68,9 +68,11 @@ class StateContext(Context):
 
     def _no_environment(self, known: list[str]) -> UsageError:
         name = self.target_environment
+        # A state without any is mostly another one than was meant: a DuckDB path counts from the current directory.
+        doubt = "" if known else ", or see with `sqlmesh-runner doctor` where this state is"
         return UsageError(
             f"There is no environment {name!r} in the state of gateway {self.selected_gateway!r} "
-            f"(it has {', '.join(known) or 'none'}): create it with `sqlmesh plan {name}`."
+            f"(it has {', '.join(known) or 'none'}): create it with `sqlmesh plan {name}`{doubt}."
         )
 
     def _new_state_sync(self) -> StateSync:
