@@ -270,8 +270,8 @@ def test_what_is_large_is_told_in_few_words_and_not_copied_first() -> None:
         ({}, "{}"),
         ({"a": {"b": {"c": {"d": {"e": 1}}}}}, "{'a': {'b': {'c': {'d': {...}}}}}"),
         ({"a": {"b": {"c": {"d": 1}}}}, "{'a': {'b': {'c': {'d': 1}}}}"),
-        ({key: 0 for key in "abcd"}, "{'a': 0, 'b': 0, 'c': 0, 'd': 0}"),
-        ({key: 0 for key in "abcde"}, "{'a': 0, 'b': 0, 'c': 0, 'd': 0, ...}"),
+        (dict.fromkeys("abcd", 0), "{'a': 0, 'b': 0, 'c': 0, 'd': 0}"),
+        (dict.fromkeys("abcde", 0), "{'a': 0, 'b': 0, 'c': 0, 'd': 0, ...}"),
     ],
 )
 def test_a_small_value_is_told_whole_and_a_deep_or_long_one_in_part(value: object, expected: str) -> None:
