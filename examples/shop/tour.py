@@ -1,10 +1,10 @@
-"""The tour: the shop in Dagster's web UI, with payments that are wrong and then mended, as pictures.
+"""The tour: the shop in Dagster's web UI, on a good day and on one with wrong payments, as pictures.
 
 Called by `make screenshots`, in Dagster's environment: ``python tour.py DIRECTORY``. It works on a copy of its own below the temporary
 directory, starts Dagster's web server and daemon on this host alone, and ends all that it started.
 
-1. The payment provider sends a payment twice. The job runs: ``stg_payments`` fails an audit, and what reads it is skipped.
-2. The file is mended, loaded again, and the failed run is executed again from its failure.
+1. The job runs, and all is well but for one audit, which does not block.
+2. A day later the payment provider sends a payment twice. ``stg_payments`` fails an audit, and what reads it is skipped.
 
 Each picture is of a page that shows what is expected: its texts are waited for, and the tour fails if they do not come. With ``--texts``
 what the pages say is written beside the pictures.
@@ -24,6 +24,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,7 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 SHOP = Path(__file__).parent
 ROOT = SHOP.parents[1]
 MODULE = "shop_dagster.definitions"
-WIDTH, HEIGHT = 1440, 860
-COLORS = 128
+COLORS = 256
 STARTS_SECONDS = 120
 RUN_SECONDS = 180
 PAGE_SECONDS = 30
@@ -62,11 +62,12 @@ class Picture:
 
     Attributes:
         name: of the file, without its ending.
-        path: of the page; ``{failed}`` and ``{again}`` are the ids of the two runs.
+        path: of the page; ``{good}`` and ``{failed}`` are the ids of the two runs.
         shows: texts that are on it.
         clicks: texts to click on, one after the other.
         filter: what to look for in a run's log.
         expand: show all groups of the graph.
+        size: of the page, width and height.
     """
 
     name: str
@@ -75,14 +76,15 @@ class Picture:
     clicks: Sequence[str] = ()
     filter: str = ""
     expand: bool = False
+    size: tuple[int, int] = (1440, 860)
 
 
-AFTER_THE_FAILURE = (
+WITH_WRONG_PAYMENTS = (
     Picture(
         "failed-run",
         "/runs/{failed}",
         ["shop.staging.stg_payments failed its audits: unique_values."],
-        filter="stg_payments",
+        filter="shop.staging.stg_payments",
     ),
     Picture(
         "failed-check",
@@ -97,12 +99,13 @@ AFTER_THE_FAILURE = (
         clicks=["sqlmesh_execution_status"],
     ),
 )
-AFTER_ALL = (
+ON_A_GOOD_DAY = (
     Picture(
         "asset-graph",
         "/asset-groups",
         ["stg_payments", "order_payments", "revenue_report", "customer_segments"],
         expand=True,
+        size=(1300, 1200),
     ),
     Picture(
         "checks",
@@ -122,9 +125,9 @@ AFTER_ALL = (
     ),
     Picture(
         "run",
-        "/runs/{again}",
-        ["SQLMesh run succeeded: 2 executed", "Succeeded"],
-        filter="SQLMesh",
+        "/runs/{good}",
+        ["warehouse", "orders_have_a_payment", "failing_rows"],
+        filter="order_payments",
     ),
     Picture(
         "schedule",
@@ -162,9 +165,8 @@ def chromium() -> str:
 
 def take_all(work: Path, executable: str, directory: Path, *, with_texts: bool) -> None:
     env = environment(work)
-    right = (SHOP / "data" / "payments.csv").read_text()
     payments = Path(env["SHOP_PAYMENTS"])
-    payments.write_text(right + right.splitlines()[-1] + "\n")  # the last payment comes twice
+    shutil.copyfile(SHOP / "data" / "payments.csv", payments)
     say("planning the shop")
     run(["make", "--no-print-directory", "demo-plan", f"DEMO_DIR={work}"], env)
     with contextlib.ExitStack() as stack:
@@ -173,16 +175,16 @@ def take_all(work: Path, executable: str, directory: Path, *, with_texts: bool) 
         )
         stack.callback(browser.close)
         ui = Dagster(stack.enter_context(services(work, env)))
-        say("the job, with a payment that comes twice")
-        failed = ui.run("shop")
-        runs = {"failed": failed}
-        for picture in AFTER_THE_FAILURE:
+        say("the job, on a good day")
+        runs = {"good": ui.run("shop")}
+        for picture in ON_A_GOOD_DAY:
             take(browser, ui.url, picture, runs, directory, with_texts=with_texts)
-        say("the same from its failure, with the payments mended")
-        payments.write_text(right)
-        ui.run("shop", [{"path": ["shop", "raw", "payments"]}])
-        runs["again"] = ui.run_again(failed)
-        for picture in AFTER_ALL:
+        say("a day later, with a payment that comes twice")
+        lines = payments.read_text().splitlines()
+        payments.write_text("\n".join([*lines, lines[-1]]) + "\n")
+        tomorrow = datetime.now(timezone.utc).date() + timedelta(days=1)
+        runs["failed"] = ui.run("shop", {"warehouse": {"config": {"execution_time": str(tomorrow)}}})
+        for picture in WITH_WRONG_PAYMENTS:
             take(browser, ui.url, picture, runs, directory, with_texts=with_texts)
 
 
@@ -262,24 +264,17 @@ class Dagster:
             return next(iter(self._ask(query)["found"].get("nodes", [])), None)
         return None
 
-    def run(self, job: str, assets: Sequence[Mapping[str, Any]] | None = None) -> str:
-        """Run a job, or some assets of it, to its end; returns the run's id."""
-        selector = {**self._repository, "pipelineName": job, "assetSelection": assets}
-        return self._launched(
+    def run(self, job: str, ops: Mapping[str, Any] | None = None) -> str:
+        """Run a job to its end, with settings of its ops; returns the run's id."""
+        params = {
+            "selector": {**self._repository, "pipelineName": job},
+            "mode": "default",
+            "runConfigData": {"ops": ops or {}},
+        }
+        mutation = (
             "mutation ($params: ExecutionParams!) {launched: launchRun(executionParams: $params) "
-            "{__typename ... on LaunchRunSuccess {run {id}} ... on Error {message}}}",
-            {"selector": selector, "mode": "default", "runConfigData": {}},
+            "{__typename ... on LaunchRunSuccess {run {id}} ... on Error {message}}}"
         )
-
-    def run_again(self, run_id: str) -> str:
-        """Execute a run again from its failure, to the end; returns the new one's id."""
-        return self._launched(
-            "mutation ($params: ReexecutionParams!) {launched: launchRunReexecution(reexecutionParams: $params) "
-            "{__typename ... on LaunchRunSuccess {run {id}} ... on Error {message}}}",
-            {"parentRunId": run_id, "strategy": "FROM_FAILURE"},
-        )
-
-    def _launched(self, mutation: str, params: Mapping[str, Any]) -> str:
         answer = self._ask(mutation, params=params)["launched"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise TourError(f"Dagster does not launch a run: {answer}")
@@ -317,7 +312,7 @@ def take(
 ) -> None:
     """One picture, once its page shows all that it is to show."""
     context = browser.new_context(
-        viewport={"width": WIDTH, "height": HEIGHT},
+        viewport={"width": picture.size[0], "height": picture.size[1]},
         color_scheme="light",
         reduced_motion="reduce",
         timezone_id="UTC",
@@ -346,7 +341,7 @@ def take(
 def lead_to(page: Page, picture: Picture) -> None:
     """Do what leads to what a picture shows, and wait for that."""
     if picture.expand:
-        expand(page)
+        expand(page, picture.size)
     for text in picture.clicks:
         shown(page, text).click()
     if picture.filter:
@@ -360,10 +355,10 @@ def shown(page: Page, text: str) -> Any:
     return page.get_by_text(text).filter(visible=True).first
 
 
-def expand(page: Page) -> None:
+def expand(page: Page, size: tuple[int, int]) -> None:
     shown(page, "reporting").wait_for()
     settle(page)
-    page.mouse.click(WIDTH * 0.7, HEIGHT * 0.8, button="right")
+    page.mouse.click(size[0] * 0.7, size[1] * 0.8, button="right")
     shown(page, "Expand all groups").click()
     shown(page, "stg_payments").wait_for()
     shown(page, "Hide navigation").click()
@@ -372,7 +367,7 @@ def expand(page: Page) -> None:
 
 def settle(page: Page) -> None:
     """Wait until nothing moves: two looks at the page, half a second apart, are the same."""
-    page.mouse.move(WIDTH - 1, HEIGHT - 1)
+    page.mouse.move(0, 0)
     deadline = time.monotonic() + SETTLES_SECONDS
     before, now = b"", page.screenshot(animations="disabled")
     while before != now:
@@ -384,7 +379,11 @@ def settle(page: Page) -> None:
 
 def small(png: bytes) -> bytes:
     """With a palette: a third of the size, and no difference to be seen."""
-    palette = Image.open(BytesIO(png)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+    palette = (
+        Image.open(BytesIO(png))
+        .convert("RGB")
+        .quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    )
     file = BytesIO()
     palette.save(file, "PNG", optimize=True)
     return file.getvalue()
