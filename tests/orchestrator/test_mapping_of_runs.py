@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -898,3 +899,137 @@ def test_an_earlier_runs_partitions_are_materialized_each_by_itself() -> None:
 
     assert [partition for partition, _ in partitions(found)] == ["2026-01-01", "2026-01-02"]
     assert {metadata["told_by"] for _, metadata in partitions(found)} == {"SQLMesh's state"}
+
+
+# Where more than one thing happens
+
+
+@pytest.mark.parametrize("event", [EXECUTED, FAILED, SKIPPED], ids=["executed", "failed", "skipped"])
+@pytest.mark.parametrize("selected", [{KEY_A}, set()], ids=["selected", "not selected"])
+def test_where_all_is_told_it_is_told_once(event: Any, selected: set[dg.AssetKey]) -> None:
+    mapper = make_mapper(tell_all=True, selected_keys=selected)
+
+    assert list(statuses(feed(mapper, event, event, event))) == ["a"]
+
+
+def test_a_failure_that_nobody_selected_tells_of_no_partition() -> None:
+    mapper = for_days("2026-01-01", selected_keys={KEY_B})
+
+    assert feed(mapper, replace(FAILED, intervals=(DAY,))) == []
+    assert mapper.failures == {A: ERROR}
+
+
+def test_where_all_is_told_only_what_was_selected_is_looked_for_at_the_end() -> None:
+    mapper = make_mapper(tell_all=True, selected_keys={KEY_A})
+    assert statuses(feed(mapper, finished())) == {"a": "skipped"}
+
+    mapper = make_mapper(tell_all=True, selected_keys={KEY_A})
+    assert statuses(list(mapper.untold(WHY))) == {"a": "skipped"}
+
+
+def test_a_standalone_audit_says_nothing_of_an_asset_that_was_not_selected_unless_all_is_told() -> None:
+    only_a = {check for check in EVERY_CHECK if check.asset_key == KEY_A}
+
+    for tell_all, told in ((False, {"a"}), (True, {"a", "b"})):
+        mapper = make_mapper(selected_keys={KEY_A}, selected_checks=only_a, tell_all=tell_all)
+        results = feed(mapper, alone(), finished(DONE_A, DONE_B))
+        assert {asset for asset, name in checks_in(results) if name == ALONE} == told
+
+
+def test_a_model_names_all_that_block_it(mapper: ResultMapper) -> None:
+    (check,) = feed(mapper, replace(SKIPPED, reason="upstream_failed", blocked_by=(B, EXTERNAL)))
+
+    assert plain(check.metadata)["blocked_by"] == "db.s.b, db.s.external"
+
+
+def test_a_partition_that_is_up_to_date_says_so_and_what_does_it_again() -> None:
+    (check,) = feed(
+        for_days("2026-01-01"), replace(SKIPPED, reason="up_to_date", detail="Nothing is missing.")
+    )
+
+    assert check.description == (
+        "Skipped. Nothing is missing. "
+        "SQLMesh does not do it again without a restatement: `sqlmesh plan --restate-model`."
+    )
+
+
+def test_a_strange_audit_does_not_keep_the_next_one_from_being_told() -> None:
+    for selected in ({KEY_A}, set()):
+        mapper = make_mapper(tell_all=True, selected_keys=selected)
+
+        results = feed(mapper, audit("brand_new"), audit(), EXECUTED)
+
+        assert checks_in(results).keys() == {("a", STATUS), ("a", "not_null")}
+        assert list(mapper.unknown) == [f"{A}: brand_new"]
+
+
+def test_the_rows_of_a_failure_are_counted_though_the_audit_was_skipped_on_some_batch(
+    mapper: ResultMapper,
+) -> None:
+    event = replace(FAILED, error=BY_AUDIT, failed_audits=("not_null",))
+
+    results = feed(mapper, audit(rows=None), audit(rows=3, interval=NEXT_DAY), event)
+
+    assert checks_in(results)["a", STATUS].description == "Audit failed: not_null (3 rows)."
+
+
+def test_an_evaluation_without_an_interval_counts_beside_those_with_one(mapper: ResultMapper) -> None:
+    (result,) = feed(mapper, audit(rows=2, interval=None), audit(rows=0), EXECUTED)
+
+    assert not checks_in([result])["a", "not_null"].passed
+
+
+def test_an_audit_that_passed_on_all_batches_shows_the_last_one(mapper: ResultMapper) -> None:
+    (result,) = feed(mapper, audit(query="first"), audit(query="last", interval=NEXT_DAY), EXECUTED)
+
+    assert plain(checks_in([result])["a", "not_null"].metadata)["query"] == "```sql\nlast\n```"
+
+
+@pytest.mark.parametrize(("last_word", "passed", "has_details"), [(2, False, True), (0, True, False)])
+def test_batches_that_differ_are_held_against_the_digest_as_a_whole(
+    mapper: ResultMapper, last_word: int, passed: bool, has_details: bool
+) -> None:
+    digest = replace(DONE_A, audits=(outcome_of(rows=last_word),))
+
+    results = feed(mapper, audit(rows=0), audit(rows=2, interval=NEXT_DAY), finished(digest, DONE_B))
+
+    check = checks_in(results)["a", "not_null"]
+    assert check.passed is passed
+    assert ("query" in check.metadata) is has_details
+
+
+def test_an_audit_of_which_only_the_digest_tells_says_no_more_than_that(mapper: ResultMapper) -> None:
+    lost = AuditOutcome(audit="not_null", skipped=False, passed=False, blocking=True, failing_rows=None)
+
+    results = feed(mapper, finished(replace(DONE_A, audits=(lost,)), DONE_B))
+
+    check = checks_in(results)["a", "not_null"]
+    assert plain(check.metadata) == {"failing_rows": 0, "blocking": True}
+    assert not check.passed
+
+
+def test_after_a_restart_nothing_is_left_of_what_an_audit_of_a_failed_model_said(
+    mapper: ResultMapper,
+) -> None:
+    digest = replace(DONE_A, audits=(outcome_of(rows=0),))
+
+    feed(mapper, audit(rows=2), FAILED, audit(rows=0, interval=NEXT_DAY), finished(digest, DONE_B))
+
+    (correction,) = mapper.corrections
+    assert correction.passed
+    assert plain(correction.metadata)["intervals"] == "2026-01-02 to 2026-01-03"
+
+
+@pytest.mark.parametrize("event", [EXECUTED, FAILED], ids=["executed", "failed"])
+def test_the_queries_of_a_model_that_is_over_take_no_memory(mapper: ResultMapper, event: Any) -> None:
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            day = Interval(start=DAY.start, end=f"2026-02-{number + 1:02}T00:00:00Z")
+            feed(mapper, audit(query=f"{number}" + "x" * 100_000, interval=day))
+        feed(mapper, event)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 100_000
