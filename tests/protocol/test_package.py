@@ -69,7 +69,7 @@ def test_it_imports_the_standard_library_and_orjson_and_nothing_else() -> None:
 
     imported, modules = (line.split() for line in result.stdout.splitlines())
     assert {"sqlmesh_pipes_protocol.framing", "sqlmesh_pipes_protocol.manifest"} <= set(modules)
-    # Of the library itself: what orjson before 3.11 has it look up, under a name that differs by platform.
+    # Of the library itself, under a name that differs by platform: orjson 3.10.0 has it looked up.
     imported = [name for name in imported if not name.startswith("_sysconfigdata_")]
     assert {name for name in imported if name not in sys.stdlib_module_names} == {
         "orjson",
