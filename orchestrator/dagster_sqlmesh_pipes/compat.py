@@ -138,14 +138,16 @@ NO_EVENT: Mapping[str, bool] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: Tr
 """Metadata of a step's result that gives Dagster an output and records nothing of the asset."""
 
 
-def read_by_other_steps(context: dg.AssetExecutionContext, has_model: str) -> set[dg.AssetKey]:
-    """The selected assets that another step of the run reads, of those whose assets have a metadata key.
+def read_by_other_steps(
+    context: dg.AssetExecutionContext, metadata_key: str | None = None
+) -> set[dg.AssetKey]:
+    """The selected assets that another step of the run reads.
 
     Dagster skips a step if one that it reads from gives no output.
 
     Args:
         context: of the asset function.
-        has_model: the metadata key.
+        metadata_key: only assets that have it count as readers; None for all.
     """
     layer = context.job_def.asset_layer
     selected, running = context.selected_asset_keys, set(layer.executable_asset_keys)
@@ -153,7 +155,9 @@ def read_by_other_steps(context: dg.AssetExecutionContext, has_model: str) -> se
         key
         for key in selected
         if any(
-            child in running and child not in selected and has_model in layer.get(child).metadata
+            child in running
+            and child not in selected
+            and (metadata_key is None or metadata_key in layer.get(child).metadata)
             for child in layer.get(key).child_keys
         )
     }

@@ -73,6 +73,7 @@ class ResultMapper:
         as_of: the moment up to which SQLMesh brings models; None for a run that is limited to a range of time.
         awaited: assets that other steps of the project wait for: where there was nothing to do for one, the step has an output all
             the same, which records nothing. Otherwise Dagster would skip those steps.
+        read_elsewhere: assets that any other step waits for: the same, where an earlier attempt of the same work materialized one.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ResultMapper:
         partitions: PartitionedRun | None = None,
         as_of: datetime | None = None,
         awaited: Collection[dg.AssetKey] = (),
+        read_elsewhere: Collection[dg.AssetKey] = (),
     ) -> None:
         self._index = index
         self._keys = selected_keys
@@ -102,6 +104,7 @@ class ResultMapper:
         self._partitions = partitions
         self._as_of = as_of
         self._awaited = awaited
+        self._read_elsewhere = read_elsewhere
         self._correlation_id: str | None = None
         self.failures: dict[str, ErrorInfo] = {}
         """Failed models, by FQN, in the order of their failing."""
@@ -334,7 +337,7 @@ class ResultMapper:
         if key is None:
             return
         if key in self._already_materialized:
-            if key in self._awaited:
+            if key in self._read_elsewhere:
                 yield dg.MaterializeResult(asset_key=key, metadata=NO_EVENT)
             return
         extra: dict[str, Any] = {"reason": event.reason}

@@ -198,6 +198,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 partitions=partitions,
                 as_of=None if limited else datetime.now(timezone.utc),
                 awaited=read_by_other_steps(context, MODEL_KEY),
+                read_elsewhere=read_by_other_steps(context),
             ),
             self._recorded_since,
             message_reader,

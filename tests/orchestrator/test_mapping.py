@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import dagster as dg
 import pytest
 
+from dagster_sqlmesh_pipes.compat import NO_EVENT
 from dagster_sqlmesh_pipes.mapping import ResultMapper
 from dagster_sqlmesh_pipes.partitions import PartitionedRun
 from dagster_sqlmesh_pipes.specs import SpecIndex
@@ -222,6 +223,12 @@ def test_what_an_earlier_attempt_materialized_is_not_told_as_skipped():
     mapper = make_mapper(already_materialized={KEY})
 
     assert feed(mapper, SKIPPED) == []
+
+
+def test_what_an_earlier_attempt_materialized_lets_the_steps_that_read_it_run(mapper):
+    (output,) = feed(make_mapper(already_materialized={KEY}, read_elsewhere={KEY}), SKIPPED)
+
+    assert (output.asset_key, output.metadata, output.check_results) == (KEY, NO_EVENT, [])
 
 
 def test_models_and_audits_without_a_spec_are_kept_for_a_warning(mapper):
