@@ -108,7 +108,7 @@ ON_A_GOOD_DAY = (
         size=(1300, 1200),
     ),
     Picture(
-        "checks",
+        "model-checks",
         "/assets/shop/marts/order_payments?view=checks",
         ["amount_is_positive", "unique_values", "sqlmesh_execution_status", "1 row failed."],
         clicks=["orders_have_a_payment"],

@@ -42,7 +42,7 @@ def said(pictures: Path, name: str) -> str:
 
 
 def test_a_model_s_checks_are_its_audits_and_its_status(pictures):
-    page = said(pictures, "checks")
+    page = said(pictures, "model-checks")
 
     for check in ("amount_is_positive", "orders_have_a_payment", "unique_values", "sqlmesh_execution_status"):
         assert check in page
