@@ -36,7 +36,7 @@ def test_dagster_has_every_outcome_of_a_runner_of_another_minor(other_minor, mak
     } == {
         "staging/one": ("executed", None),
         "marts/audited": ("executed", None),
-        "marts/wrong": ("failed", None),
+        "marts/wrong": ("failed", "sql"),
         "marts/below": ("skipped", "upstream_failed"),
     }
     audits = {
