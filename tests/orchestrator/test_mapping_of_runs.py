@@ -400,7 +400,7 @@ def test_other_steps_do_not_go_on_from_a_model_that_ought_to_have_run(reason: An
 
 
 def test_other_steps_go_on_from_what_an_earlier_attempt_has_done() -> None:
-    mapper = make_mapper(awaited={KEY_A}, already_materialized={KEY_A, KEY_B})
+    mapper = make_mapper(awaited={KEY_B}, read_elsewhere={KEY_A}, already_materialized={KEY_A, KEY_B})
 
     assert feed(mapper, SKIPPED, replace(SKIPPED, model=B)) == [
         dg.MaterializeResult(asset_key=KEY_A, metadata=NO_EVENT)
