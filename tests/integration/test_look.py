@@ -17,7 +17,11 @@ MISSING = [
     *([] if any(map(shutil.which, BROWSERS)) else ["Chromium"]),
     *(name for name in ("playwright", "PIL") if importlib.util.find_spec(name) is None),
 ]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not on this host: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not on this host: {', '.join(MISSING)}"),
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("look"),  # one tour
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def pictures(tmp_path_factory) -> Path:
         env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DAGSTER_"))},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,  # about a minute; more where the machine is busy
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
