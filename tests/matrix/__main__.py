@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from itertools import product
@@ -19,6 +20,21 @@ Pair = tuple[Age, Age]
 """Which SQLMesh, and which Dagster."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Uninstallable:
+    """A cell whose environments cannot be made, and why."""
+
+    name: str
+    sqlmesh: Age | None
+    dagster: Age | None
+    reason: str
+
+    @property
+    def title(self) -> str:
+        sides = (("SQLMesh", self.sqlmesh), ("Dagster", self.dagster))
+        return f"{self.name}: {', '.join(f'{title}, the {age}' for title, age in sides if age)}"
+
+
 class Matrix:
     """The cells that were asked for. An environment is made when the first cell needs it."""
 
@@ -30,8 +46,8 @@ class Matrix:
         self._environment = cache(self._make)
         self._over = cache(self._make_over)
 
-    def cells(self) -> Iterator[Cell | tuple[str, InstallError]]:
-        """Each cell, or its title and why it cannot be installed."""
+    def cells(self) -> Iterator[Cell | Uninstallable]:
+        """Each cell, or why there is none."""
         if "runner" in self._suites:
             for age in dict.fromkeys(sqlmesh for sqlmesh, _ in self._pairs):
                 yield self._cell("runner", cells.RUNNER, sqlmesh=age)
@@ -62,16 +78,17 @@ class Matrix:
         dagster: Age | None = None,
         runner_of: releases.Protocol | None = None,
         orchestrator_of: releases.Protocol | None = None,
-    ) -> Cell | tuple[str, InstallError]:
+    ) -> Cell | Uninstallable:
+        name = f"{name}, core" if self._quick else name
         try:
             return Cell(
-                name=f"{name}, core" if self._quick else name,
+                name=name,
                 tests=tests,
                 runner=self._side("sqlmesh", sqlmesh, runner_of),
                 orchestrator=self._side("dagster", dagster, orchestrator_of),
             )
         except InstallError as error:
-            return f"{name}: {sqlmesh or ''} {dagster or ''}", error
+            return Uninstallable(name=name, sqlmesh=sqlmesh, dagster=dagster, reason=str(error))
 
     def _side(self, side: Side, age: Age | None, protocol: releases.Protocol | None) -> Environment | None:
         if age is None:
@@ -105,28 +122,33 @@ def _either(
 
 def main() -> int:
     """Run the cells, one after the other; 1 if one of them is not as it should be."""
-    given = _parser().parse_args()
+    parser = _parser()
+    given = parser.parse_args()
+    try:
+        python = environments.version_of(given.python)
+    except InstallError as error:
+        parser.error(str(error))
     environments.FOLDER.mkdir(exist_ok=True)
     (environments.FOLDER / "pytest.log").unlink(missing_ok=True)
     pairs = given.pairs or [("oldest", "oldest")] if given.quick else given.pairs or list(product(AGES, AGES))
     suites = given.suite or (["pairs", "releases"] if given.quick else cells.SUITES)
     matrix = Matrix(pairs, suites, given.python, quick=given.quick)
+    is_whole = not (given.pairs or given.suite or given.quick)
+    before = [] if is_whole or given.table is None else table.read(given.table.read_text())
     rows: list[table.Row] = []
     is_good = True
     for cell in matrix.cells():
         if isinstance(cell, Cell):
             say(f"{cell.title}: running")
-            outcome, title = cells.run(cell, given.jobs), cell.title
-            rows.append(_row(cell, outcome, environments.version_of(given.python)))
+            outcome = cells.run(cell, given.jobs)
         else:
-            title, outcome = cell[0], Outcome(problem=f"cannot be installed: {cell[1]}")
+            outcome = Outcome(problem=f"cannot be installed: {cell.reason}")
+        rows.append(_row(cell, outcome, python))
+        if given.table is not None:
+            table.write(given.table, table.merged(before, rows))
         is_good = is_good and outcome.is_good
-        say(f"{title}: {_told(outcome)}")
+        say(f"{cell.title}: {_told(outcome)}")
     print(table.table(rows))
-    if given.table is not None:
-        is_whole = not (given.pairs or given.suite or given.quick)
-        old = [] if is_whole else table.read(given.table.read_text())
-        table.write(given.table, table.merged(old, rows))
     return 0 if is_good and rows else 1
 
 
@@ -136,14 +158,20 @@ def _told(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _row(cell: Cell, outcome: Outcome, python: str) -> table.Row:
+def _row(cell: Cell | Uninstallable, outcome: Outcome, python: str) -> table.Row:
+    if isinstance(cell, Cell):
+        sqlmesh = cell.runner.version if cell.runner else ""
+        dagster = cell.orchestrator.version if cell.orchestrator else ""
+        failed = str(outcome.failed) if outcome.problem is None else outcome.problem
+    else:
+        sqlmesh, dagster, failed = cell.sqlmesh or "", cell.dagster or "", "cannot be installed"
     return table.Row(
         tests=cell.name,
-        sqlmesh=cell.runner.version if cell.runner else "",
-        dagster=cell.orchestrator.version if cell.orchestrator else "",
+        sqlmesh=sqlmesh,
+        dagster=dagster,
         python=python,
         passed=str(outcome.passed),
-        failed=str(outcome.failed) if outcome.problem is None else outcome.problem,
+        failed=failed,
         skipped=str(outcome.skipped),
         measured=f"{datetime.now(timezone.utc):%Y-%m-%d}",
     )
