@@ -10,7 +10,7 @@ An audit that did not run in this run has no result.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -144,7 +144,7 @@ class ResultMapper:
                 for outcome in event.digest:
                     yield from self._from_digest(outcome)
                 if event.status in ("success", "nothing_to_do", "failed"):
-                    yield from self._not_deployed(event.digest)
+                    yield from self._not_deployed()
                 yield from self._standalone_results()
             case (
                 EvaluationStarted() | ModelStarted() | BatchFinished() | Log() | Heartbeat() | UnknownEvent()
@@ -381,8 +381,6 @@ class ResultMapper:
     def _from_digest(self, outcome: ModelOutcome) -> Iterator[Result]:
         """The run's last word on a model: results of a terminal event that was lost, and of audits that were."""
         self._repair_audits(outcome)
-        if outcome.model in self.unknown:
-            return
         if outcome.model in self._told:
             yield from self._correct(outcome)
             return
@@ -448,11 +446,10 @@ class ResultMapper:
             elif told[name] is not result.passed:
                 self.corrections.append(result)
 
-    def _not_deployed(self, digest: Iterable[ModelOutcome]) -> Iterator[Result]:
-        """Models that were asked for with the whole project, and that the environment does not have."""
-        known = {outcome.model for outcome in digest}
+    def _not_deployed(self) -> Iterator[Result]:
+        """Models that were asked for with the whole project, and that the environment does not have: the digest has told of all others."""
         for fqn, key in self._index.keys.items():
-            if key in self._keys and fqn not in known and fqn not in self._told:
+            if key in self._keys and fqn not in self._told:
                 yield from self._skipped(
                     ModelSkipped(
                         model=fqn,

@@ -123,9 +123,7 @@ def _filled(declaration: Any, names: dict[str, Any], within: str | None = None) 
 def _value(declaration: Any, field: str, names: dict[str, Any]) -> Iterator[str]:
     """Statements that look at ``value``, and put what is made of it in its place. What they need goes into ``names``."""
     origin, arguments = get_origin(declaration), get_args(declaration)
-    if declaration is object:
-        yield "pass"
-    elif declaration is Timestamp:
+    if declaration is Timestamp:
         yield "if type(value) is not str or (matched(value) is None and not is_timestamp(value)): raise Unlike"
     elif declaration in _PLAIN:
         yield f"if type(value) is not {declaration.__name__}: raise Unlike"

@@ -63,8 +63,6 @@ def _reader(declaration: Any) -> Reader:
         return _object_reader(declaration)
     if declaration is Timestamp:
         return _timestamp
-    if declaration is object:
-        return _anything
     if declaration in (str, int, bool, float):
         return _scalar_reader(declaration)
     origin, arguments = get_origin(declaration), get_args(declaration)
@@ -127,10 +125,6 @@ def _object_reader(declaration: Any) -> Reader:
 def _timestamp(value: Any) -> Any:
     if type(value) is not str or not is_timestamp(value):
         raise _Mismatch("a UTC time such as 2026-01-31T06:30:00Z", value)
-    return value
-
-
-def _anything(value: Any) -> Any:
     return value
 
 
@@ -212,8 +206,6 @@ def json_schema(declaration: Any, definitions: dict[str, Any]) -> dict[str, Any]
         return {"$ref": f"#/$defs/{name}"}
     if declaration is Timestamp:
         return {"type": "string", "pattern": TIMESTAMP_PATTERN}
-    if declaration is object:
-        return {}
     if declaration in (str, int, bool, float):
         return {"type": {str: "string", int: "integer", bool: "boolean", float: "number"}[declaration]}
     origin, arguments = get_origin(declaration), get_args(declaration)

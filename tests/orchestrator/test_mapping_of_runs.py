@@ -517,6 +517,16 @@ def test_what_the_digest_says_of_a_strange_model_is_said_once(mapper: ResultMapp
     assert list(mapper.unknown) == [EXTERNAL]
 
 
+def test_a_strange_model_that_failed_after_it_ran_is_a_failure_of_the_step(mapper: ResultMapper) -> None:
+    strange = replace(EXECUTED, model=EXTERNAL)
+
+    feed(
+        mapper, strange, finished(ModelOutcome(model=EXTERNAL, status="failed", error=ERROR), DONE_A, DONE_B)
+    )
+
+    assert mapper.failures == {EXTERNAL: ERROR}
+
+
 def test_an_execution_that_was_lost_is_told_with_what_the_digest_has(mapper: ResultMapper) -> None:
     (result, _) = feed(mapper, finished(replace(DONE_A, intervals=(DAY, NEXT_DAY)), DONE_B))
 
