@@ -201,7 +201,7 @@ class EventStream:
     def missing(self) -> list[range]:
         """The seqs that have not come, up to the highest one known, as ranges."""
         begins, ends = self._ahead
-        known = max([*(end - 1 for end in ends[-1:]), *self._parts], default=self._contiguous - 1)
+        known = max(self._parts, default=-1)
         last = known if self._last is None else self._last
         gaps = []
         expected = self._contiguous

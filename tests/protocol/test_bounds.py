@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 
 from sqlmesh_pipes_protocol import (
     DecodeError,
+    Envelope,
     EventStream,
     EventTooLargeError,
     ManifestError,
     RunRequest,
     decode,
+    frame,
     framing,
     from_wire,
     load_manifest,
@@ -34,6 +36,7 @@ from sqlmesh_pipes_protocol import (
 from sqlmesh_pipes_protocol.codec import MAX_SEQ, moment_of
 from sqlmesh_pipes_protocol.digest import project_digest
 from sqlmesh_pipes_protocol.errors import shown
+from sqlmesh_pipes_protocol.events import Log
 from sqlmesh_pipes_protocol.manifest import read_manifest
 
 AT = "2026-01-31T06:30:00Z"
@@ -361,6 +364,32 @@ def test_a_large_seed_is_counted_in_without_being_held_in_memory(tmp_path: Path)
 
     with memory_below(10_000_000):
         assert len(project_digest([tmp_path])) == 64
+
+
+def test_an_event_that_is_whole_leaves_nothing_behind() -> None:
+    stream = EventStream("run")
+    lines = [line for seq in range(20) for line in frame(large(seq, 500_000))]
+
+    with memory_below(10_000_000):
+        for line in lines:
+            stream.receive(orjson.loads(line))
+
+    assert stream.received == 20
+
+
+def test_two_events_as_large_as_can_be_may_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = EventStream("run")
+    first, second = (list(map(orjson.loads, frame(large(seq, 90_000)))) for seq in (0, 1))
+    monkeypatch.setattr(framing, "MAX_EVENT_BYTES", 100_000)
+
+    for value in (*first[:-1], *second[:-1], first[-1], second[-1]):
+        stream.receive(value)
+
+    assert stream.received == 2
+
+
+def large(seq: int, size: int) -> Envelope:
+    return Envelope(run_id="run", seq=seq, at=AT, event=Log(level="info", logger="l", message="x" * size))
 
 
 def test_an_event_that_claims_more_than_is_accepted_leaves_nothing_behind(

@@ -80,6 +80,10 @@ def test_merged_spans_are_the_same_moments_in_order_and_apart(spans: list[Span])
     assert all(end < start for (_, end), (start, _) in pairwise(found))
 
 
+def test_a_span_within_one_that_is_not_the_first_adds_nothing() -> None:
+    assert merged([(0, 1), (3, 9), (4, 5), (9, 10)]) == (interval((0, 1)), interval((3, 10)))
+
+
 @settings(deadline=None)
 @given(SPANS, SPANS)
 def test_what_is_taken_away_is_gone_and_all_else_stays(spans: list[Span], taken: list[Span]) -> None:
