@@ -20,6 +20,7 @@ from support.intervals import in_dagster, in_state
 from support.obedient import obedient, obeying, planned_obedient  # noqa: F401 - pytest finds fixtures by name
 from support.waiting import WAITS, wait_for
 from support.warehouse import Outcome, Warehouse
+from support.worker import outcome_of
 
 FAULTY_RUNNER = Path(__file__).parents[1] / "support/faulty_runner.py"
 
@@ -152,7 +153,7 @@ def test_ending_the_dagster_run_ends_the_container_and_commits_nothing_afterward
         worker.wait(timeout=10)
 
     assert containers.names() == []
-    outcome = recorded(home)
+    outcome = outcome_of(home)
     assert not outcome.success
     assert set(outcome.materialized) == {"staging/first"}
     assert outcome.status("marts/waits") == ("failed", "cancelled")
@@ -215,13 +216,6 @@ def start_worker(
         )
     )
     return subprocess.Popen([sys.executable, str(script)])
-
-
-def recorded(home: Path) -> Outcome:
-    """What the event log of a worker's only run holds."""
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
-        (run,) = instance.get_runs()
-        return Outcome.read(instance, run.run_id)
 
 
 def test_a_run_goes_on_while_the_engine_is_stopped_and_started(waiting, docker_engine):

@@ -15,6 +15,7 @@ import pytest
 
 from support.waiting import WAITS, wait_for
 from support.warehouse import Outcome
+from support.worker import outcome_of
 
 
 @pytest.fixture
@@ -98,13 +99,6 @@ def start_run(waiting, tmp_path, instance_dir: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(script)])
 
 
-def recorded(home: Path) -> Outcome:
-    """What the event log of a worker's only run holds."""
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
-        (run,) = instance.get_runs()
-        return Outcome.read(instance, run.run_id)
-
-
 def runner_groups(worker: subprocess.Popen) -> list[int]:
     """Process groups of the worker's children: each runner has its own."""
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
@@ -132,7 +126,7 @@ def test_ending_the_dagster_run_ends_the_runner_and_keeps_what_was_done(
         worker.wait(timeout=10)
 
     assert children_of(group) == []
-    outcome = recorded(home)
+    outcome = outcome_of(home)
     assert not outcome.success
     assert set(outcome.materialized) == {"staging/first", "marts/waits"}
     assert outcome.status("marts/after") == ("skipped", "interrupted")
@@ -152,7 +146,7 @@ def test_a_runner_that_does_not_end_is_killed_after_the_grace_period(waiting, tm
         worker.wait(timeout=10)
 
     assert children_of(group) == []
-    outcome = recorded(home)
+    outcome = outcome_of(home)
     assert set(outcome.materialized) == {"staging/first"}
     assert outcome.status("marts/waits") == ("failed", "cancelled")
     assert outcome.status("marts/after") == ("skipped", "interrupted")

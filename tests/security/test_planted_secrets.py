@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import sqlite3
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -193,15 +192,6 @@ def watched(temporary: Path) -> Iterator[Watched]:
 
     with meanwhile(look, every=0.02):
         yield seen
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import signal
 import stat
 import subprocess
-import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -32,16 +31,6 @@ SLOW = {
             return pd.DataFrame({"a": [1]})
         """
 }
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """An empty folder for the temporary files of both sides."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return folder
 
 
 @contextmanager
