@@ -388,6 +388,24 @@ def test_two_events_as_large_as_can_be_may_come_at_once(monkeypatch: pytest.Monk
     assert stream.received == 2
 
 
+def test_events_that_became_whole_leave_no_more_room_to_those_that_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(framing, "MAX_EVENT_BYTES", 10_000)
+    stream = EventStream("run")
+    for seq in range(200):
+        for line in frame(large(seq, 9_000)):
+            stream.receive(orjson.loads(line))
+    *begun, end = map(orjson.loads, frame(large(200, 9_000)))
+    for value in begun:
+        stream.receive(value)
+    for seq in range(201, 206):
+        stream.receive(part(seq, 0, 2, b"x" * 9_000))
+
+    assert stream.received == 200
+    assert stream.receive(end) is None  # its beginning has been given up
+
+
 def large(seq: int, size: int) -> Envelope:
     return Envelope(run_id="run", seq=seq, at=AT, event=Log(level="info", logger="l", message="x" * size))
 

@@ -224,6 +224,25 @@ def test_an_event_of_a_later_minor_may_have_no_keys_of_its_own() -> None:
     assert received(EventStream("run"), [encode(ping)]) == [ping]
 
 
+def test_of_several_events_of_which_only_some_parts_came_all_are_missing() -> None:
+    stream = EventStream("run")
+
+    received(stream, [next(iter(frame(log(seq, "x" * 20_000)))) for seq in (7, 3)])
+
+    assert stream.missing() == [range(8)]
+
+
+@pytest.mark.parametrize("seq", [None, "9", 9.5, [9], True])
+def test_what_comes_after_the_end_with_no_number_is_refused_in_words(seq: object) -> None:
+    stream = EventStream("run")
+    received(stream, [encode(finished(4))])
+
+    with pytest.raises(DecodeError) as caught:
+        stream.receive({**orjson.loads(encode(log(5))), "seq": seq})
+
+    assert caught.value.path == "$.seq"
+
+
 def test_the_end_of_a_run_is_kept_and_tells_of_what_was_lost_just_before_it() -> None:
     stream = EventStream("run")
     end = finished(4)
