@@ -217,9 +217,16 @@ def test_every_attribute_is_tested_here():
     assert set(SQLMeshProjectComponent.model().model_fields) == tested | elsewhere
 
 
-def test_the_crons_of_a_schedule_are_those_of_all_models_by_default(load):
-    with load() as union, load(schedule={"granularity": "finest"}) as finest:
-        assert union.schedule.cron_schedule != finest.schedule.cron_schedule
+def test_the_crons_of_a_schedule_are_those_of_all_models_by_default(load, planned_shop, tmp_path):
+    shop = load_manifest(planned_shop.path / "sqlmesh_manifest.json")
+    models = [replace(model, cron="30 6 * * 1") if model.cron == "@weekly" else model for model in shop.models]
+    write_manifest(replace(shop, models=tuple(models)), tmp_path / "manifest.json")
+    project = {"project_dir": str(planned_shop.path), "manifest": str(tmp_path / "manifest.json")}
+
+    with load(project=project) as made:
+        assert made.schedule.cron_schedule == ["0 0 * * *", "30 6 * * 1"]
+    with load(project=project, schedule={"granularity": "finest"}) as made:
+        assert made.schedule.cron_schedule == ["0 0 * * *"]
 
 
 def test_a_schedule_asks_who_it_is_told_to_ask(load, instance):
