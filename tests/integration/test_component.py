@@ -219,7 +219,9 @@ def test_every_attribute_is_tested_here():
 
 def test_the_crons_of_a_schedule_are_those_of_all_models_by_default(load, planned_shop, tmp_path):
     shop = load_manifest(planned_shop.path / "sqlmesh_manifest.json")
-    models = [replace(model, cron="30 6 * * 1") if model.cron == "@weekly" else model for model in shop.models]
+    models = [
+        replace(model, cron="30 6 * * 1") if model.cron == "@weekly" else model for model in shop.models
+    ]
     write_manifest(replace(shop, models=tuple(models)), tmp_path / "manifest.json")
     project = {"project_dir": str(planned_shop.path), "manifest": str(tmp_path / "manifest.json")}
 

@@ -51,7 +51,7 @@ def test_this_project_asks_for_a_release_of_each_side(side):
 
 
 @pytest.mark.parametrize(
-    "tests", {*cells.RUNNER, *cells.ORCHESTRATOR, *cells.PAIR, *cells.CORE, *cells.OTHER_MINOR}
+    "tests", sorted({*cells.RUNNER, *cells.ORCHESTRATOR, *cells.PAIR, *cells.CORE, *cells.OTHER_MINOR})
 )
 def test_the_tests_that_are_run_are_there(tests):
     assert (ROOT / tests).exists()
