@@ -31,14 +31,7 @@ from sqlmesh_pipes_runner.cli import options
     metavar="SECONDS",
     help="How long the configuration, the warehouse and the state may take to answer, each.",
 )
-@options.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, a line a check as it is made; or an object with all checks, at the end.",
-)
+@options.answer_format("For people, a line a check as it is made; or an object with all checks, at the end.")
 def doctor(
     environment: str | None,
     projects: tuple[Path, ...],

@@ -16,14 +16,7 @@ from sqlmesh_pipes_runner.cli import options
 @options.environment
 @options.project
 @options.what_to_run
-@options.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, or as `sqlmesh-runner schema due` describes.",
-)
+@options.answer_format("For people, or as `sqlmesh-runner schema due` describes.")
 def due(
     environment: str | None,
     projects: tuple[Path, ...],

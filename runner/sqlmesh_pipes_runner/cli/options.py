@@ -90,6 +90,18 @@ def pipes(command: Command) -> Command:
     )(command)
 
 
+def answer_format(described: str) -> Callable[[Command], Command]:
+    """How a command's answer is printed, for people or for programs, as `described` for both."""
+    return option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help=described,
+    )
+
+
 def what_to_run(command: Command) -> Command:
     """Which models of an environment, and which time."""
     return _all(

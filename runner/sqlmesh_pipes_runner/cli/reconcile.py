@@ -36,14 +36,7 @@ from sqlmesh_pipes_runner.cli import options
     "0: read at once.",
 )
 @options.option("--run-id", metavar="ID", help="One of several runs in the file. Default: the last one.")
-@options.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, or as `sqlmesh-runner schema reconcile` describes.",
-)
+@options.answer_format("For people, or as `sqlmesh-runner schema reconcile` describes.")
 def reconcile(
     environment: str | None,
     projects: tuple[Path, ...],
