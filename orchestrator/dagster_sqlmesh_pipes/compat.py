@@ -7,6 +7,7 @@ Read against Dagster 1.12.0 and 1.13.29. What differs between them is found by l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
@@ -114,6 +115,10 @@ MAX_KINDS = 10 if _takes(kinds=set("abcd")) else 3
 
 GROUPS_IN_GROUPS = _takes(group_name="marts/sales")
 """Whether a group may have groups in it. Since Dagster 1.13.9."""
+
+_MINOR = re.match(r"1\.(\d+)\.", dg.__version__)
+HAS_COMPONENTS = _MINOR is None or int(_MINOR[1]) >= 13
+"""Whether Dagster's components are those that ours is built on: before 1.13 their state has other keys, which commands then do not find."""
 
 
 def is_dev() -> bool:

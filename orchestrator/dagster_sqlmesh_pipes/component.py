@@ -33,6 +33,7 @@ from dagster_sqlmesh_pipes.arguments import (
     text,
 )
 from dagster_sqlmesh_pipes.assets import sqlmesh_assets
+from dagster_sqlmesh_pipes.compat import HAS_COMPONENTS
 from dagster_sqlmesh_pipes.errors import PartitionsError
 from dagster_sqlmesh_pipes.factories import sqlmesh_adaptive_schedule_factory
 from dagster_sqlmesh_pipes.keys import asset_keys
@@ -181,6 +182,11 @@ class SQLMeshProjectComponent(dg.StateBackedComponent, Resolvable):
     defs_state: ResolvedDefsStateConfig = field(default_factory=DefsStateConfigArgs.local_filesystem)
 
     def __post_init__(self) -> None:
+        if not HAS_COMPONENTS:
+            raise dg.DagsterInvalidDefinitionError(
+                f"SQLMeshProjectComponent needs Dagster 1.13 or later, and finds {dg.__version__}: upgrade Dagster, or make the same "
+                "definitions in Python with sqlmesh_definitions_factory."
+            )
         for name, value, expected in (
             ("project", self.project, (SQLMeshProject, SQLMeshProjectArgs)),
             ("launcher", self.launcher, (Launcher, type(None))),

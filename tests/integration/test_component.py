@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 import yaml
 from dagster.components.resolved.errors import ResolutionException
-from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
+from dagster.components.testing.utils import DefsFolderSandbox, create_defs_folder_sandbox
 
 from dagster_sqlmesh_pipes import (
     DockerLauncher,
@@ -32,8 +32,11 @@ from dagster_sqlmesh_pipes import (
     SubprocessLauncher,
 )
 from dagster_sqlmesh_pipes.arguments import KubernetesLauncherArgs
+from dagster_sqlmesh_pipes.compat import HAS_COMPONENTS
 from sqlmesh_pipes_protocol.manifest import load_manifest, write_manifest
 from support.warehouse import Outcome, Warehouse, write
+
+pytestmark = pytest.mark.skipif(not HAS_COMPONENTS, reason="the component needs Dagster 1.13")
 
 TYPE = "dagster_sqlmesh_pipes.SQLMeshProjectComponent"
 MODELS = 13

@@ -9,8 +9,10 @@ import dagster as dg
 import pytest
 from dagster_shared.record import as_dict, is_record
 
+from dagster_sqlmesh_pipes import SQLMeshProject, SQLMeshProjectComponent
 from dagster_sqlmesh_pipes.compat import (
     GROUPS_IN_GROUPS,
+    HAS_COMPONENTS,
     MAX_KINDS,
     CheckResult,
     keep_output_asset_keys,
@@ -155,3 +157,15 @@ def test_the_oldest_release_that_is_accepted_is_the_oldest_that_is_asked_for():
 
     assert imported_with(oldest).returncode == 0
     assert imported_with(f"{major}.{int(minor) - 1}.99").returncode == 1
+
+
+def test_the_component_says_which_dagster_it_needs():
+    project = SQLMeshProject("/srv/warehouse")
+
+    if HAS_COMPONENTS:
+        assert SQLMeshProjectComponent(project=project).project == project
+    else:
+        with pytest.raises(
+            dg.DagsterInvalidDefinitionError, match=r"needs Dagster 1\.13 or later, and finds 1\.12"
+        ):
+            SQLMeshProjectComponent(project=project)
