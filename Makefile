@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUNNER_VENV := .venv-runner
 DOCS_VENV := .venv-docs
-VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 DEMO_DIR ?= $(CURDIR)/.demo
 JOBS ?= auto
 

@@ -11,18 +11,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+fail() { echo "$*" >&2; exit 1; }
+
+command -v docker >/dev/null || fail "Docker is not installed: https://docs.docker.com/engine/install (Debian: apt-get install docker.io)."
+docker version >/dev/null 2>&1 ||
+  fail "The Docker engine does not answer: start it, let this user ask it (\`docker version\` must work), or set DOCKER_HOST."
+
 tag=${SHOP_TAG:-$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)}
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-sqlmesh-shop}
 export SHOP_NETWORK=$COMPOSE_PROJECT_NAME
 export SHOP_RUNNER_IMAGE=shop-runner:$tag SHOP_ORCHESTRATOR_IMAGE=shop-orchestrator:$tag
 # What is empty is as good as not given.
 [ -n "${POSTGRES_IMAGE:-}" ] || unset POSTGRES_IMAGE
-
-fail() { echo "$*" >&2; exit 1; }
-
-command -v docker >/dev/null || fail "Docker is not installed: https://docs.docker.com/engine/install (Debian: apt-get install docker.io)."
-docker version >/dev/null 2>&1 ||
-  fail "The Docker engine does not answer: start it, let this user ask it (\`docker version\` must work), or set DOCKER_HOST."
 
 with_compose() {
   if docker compose version >/dev/null 2>&1; then
