@@ -1,6 +1,5 @@
 """SQLMesh under Dagster, out of process: models are assets, audits are checks, reported while SQLMesh runs."""
 
-import re
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -12,11 +11,9 @@ except ModuleNotFoundError as error:
         "dagster_sqlmesh_pipes needs Dagster: pip install 'dagster-sqlmesh-pipes[dagster]'", name="dagster"
     ) from None
 
-# Not so of Dagster's own working copies, whose version is none.
-if (_found := re.match(r"(\d+)\.(\d+)\.", dagster.__version__)) and (int(_found[1]), int(_found[2])) < (
-    1,
-    12,
-):
+from dagster_sqlmesh_pipes.installed import is_older_than
+
+if is_older_than(1, 12):
     raise ImportError(
         f"dagster_sqlmesh_pipes needs Dagster 1.12 or later, and finds {dagster.__version__}: "
         "pip install --upgrade 'dagster-sqlmesh-pipes[dagster]'",

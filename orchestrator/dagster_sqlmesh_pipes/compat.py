@@ -7,7 +7,6 @@ Read against Dagster 1.12.0 and 1.13.29. What differs between them is found by l
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
@@ -23,6 +22,7 @@ from dagster._core.storage.tags import ASSET_RESUME_RETRY_TAG, RESUME_RETRY_TAG
 from dagster._utils.env import using_dagster_dev
 from dagster._utils.schedules import cron_string_iterator, is_valid_cron_string
 
+from dagster_sqlmesh_pipes.installed import is_older_than
 from sqlmesh_pipes_protocol.spans import Span
 
 UNFINISHED = (
@@ -116,8 +116,7 @@ MAX_KINDS = 10 if _takes(kinds=set("abcd")) else 3
 GROUPS_IN_GROUPS = _takes(group_name="marts/sales")
 """Whether a group may have groups in it. Since Dagster 1.13.9."""
 
-_MINOR = re.match(r"1\.(\d+)\.", dg.__version__)
-HAS_COMPONENTS = _MINOR is None or int(_MINOR[1]) >= 13
+HAS_COMPONENTS = not is_older_than(1, 13)
 """Whether Dagster's components are those that ours is built on: before 1.13 their state has other keys, which commands then do not find."""
 
 
@@ -144,28 +143,22 @@ NO_EVENT: Mapping[str, bool] = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: Tr
 
 
 def read_by_other_steps(
-    context: dg.AssetExecutionContext, metadata_key: str | None = None
-) -> set[dg.AssetKey]:
-    """The selected assets that another step of the run reads.
+    context: dg.AssetExecutionContext, metadata_key: str
+) -> tuple[set[dg.AssetKey], set[dg.AssetKey]]:
+    """The selected assets that another step of the run reads, and those of them that an asset with a metadata key reads.
 
     Dagster skips a step if one that it reads from gives no output.
-
-    Args:
-        context: of the asset function.
-        metadata_key: only assets that have it count as readers; None for all.
     """
     layer = context.job_def.asset_layer
     selected, running = context.selected_asset_keys, set(layer.executable_asset_keys)
-    return {
-        key
-        for key in selected
-        if any(
-            child in running
-            and child not in selected
-            and (metadata_key is None or metadata_key in layer.get(child).metadata)
-            for child in layer.get(key).child_keys
-        )
-    }
+    by_any, by_marked = set(), set()
+    for key in selected:
+        readers = [child for child in layer.get(key).child_keys if child in running and child not in selected]
+        if readers:
+            by_any.add(key)
+        if any(metadata_key in layer.get(reader).metadata for reader in readers):
+            by_marked.add(key)
+    return by_any, by_marked
 
 
 def is_valid_cron(cron: str) -> bool:

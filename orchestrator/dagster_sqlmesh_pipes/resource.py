@@ -175,6 +175,7 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
         except LaunchError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         whole = str(len(models)) == context.op_def.tags.get(MODEL_COUNT_TAG)
+        read_elsewhere, awaited = read_by_other_steps(context, MODEL_KEY)
         session = Session(
             context,
             self.launcher,
@@ -197,8 +198,8 @@ class SQLMeshResource(dg.ConfigurableResource[Any]):
                 skips_pass=self.skips_pass,
                 partitions=partitions,
                 as_of=None if limited else datetime.now(timezone.utc),
-                awaited=read_by_other_steps(context, MODEL_KEY),
-                read_elsewhere=read_by_other_steps(context),
+                awaited=awaited,
+                read_elsewhere=read_elsewhere,
             ),
             self._recorded_since,
             message_reader,
