@@ -1,33 +1,22 @@
 """The README's first commands: the example through Dagster, twice, and as a CI job."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parents[2]
+from support.make import make, table
 
 
-def make(target: str, directory: Path) -> str:
+def printed(target: str, directory: Path) -> str:
     """What `make target` prints on standard output."""
-    done = subprocess.run(
-        ["make", target, f"DEMO_DIR={directory}"],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DAGSTER_"))},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = make(target, f"DEMO_DIR={directory}", timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def demo(directory: Path) -> list[list[str]]:
-    """`make demo`; returns the table's rows: asset, status, and what else stands there."""
-    table = make("demo", directory).partition("-" * 120)[2].partition("\n\n")[0]
-    return [line.split(maxsplit=2) for line in table.splitlines() if line]
+    """The table's rows of `make demo`."""
+    return table(printed("demo", directory))
 
 
 def test_the_demo_runs_everything_once_and_skips_it_the_second_time(tmp_path):
@@ -46,7 +35,7 @@ def test_the_demo_runs_everything_once_and_skips_it_the_second_time(tmp_path):
 
 
 def test_the_ci_demo_leaves_a_summary_a_test_report_and_the_events(tmp_path):
-    summary = make("ci-demo", tmp_path)
+    summary = printed("ci-demo", tmp_path)
 
     written = tmp_path / "ci"
     assert "13 executed, 0 skipped, 0 failed" in summary

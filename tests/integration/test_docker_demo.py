@@ -1,33 +1,16 @@
 """`make docker-demo` on a real Docker engine: the shop on PostgreSQL, Dagster's services and the runner in containers."""
 
-import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from support import images
+from support.make import make, table
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(1500)]
-
-
-def make(target: str, **env: str) -> subprocess.CompletedProcess[str]:
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DAGSTER_"))
-    }
-    return subprocess.run(
-        ["make", target],
-        cwd=ROOT,
-        env={**inherited, **env},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
 
 
 def docker(*arguments: str) -> list[str]:
@@ -53,16 +36,15 @@ def demo(docker_host: str | None) -> Iterator[Callable[[], list[list[str]]]]:
     }
 
     def run() -> list[list[str]]:
-        done = make("docker-demo", **settings)
+        done = make("docker-demo", timeout=1200, env=settings)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-        table = done.stdout.partition("-" * 120)[2].partition("\n\n")[0]
         # Nothing goes on: no service, no runner.
         assert docker("ps", "--all", "--quiet", "--filter", f"network={name}") == []
         assert docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={name}") == []
-        return [line.split(maxsplit=2) for line in table.splitlines() if line]
+        return table(done.stdout)
 
     yield run
-    make("docker-down", **settings)
+    make("docker-down", timeout=1200, env=settings)
     assert docker("volume", "ls", "--quiet", "--filter", f"name={name}") == []
     tags = ("sqlmesh-runner", "sqlmesh-orchestrator", "shop-runner", "shop-orchestrator")
     docker("image", "rm", *(f"{tag}:{name}" for tag in reversed(tags)))
@@ -94,7 +76,7 @@ def test_without_docker_the_demo_says_what_to_install(tmp_path):
     for program in ("bash", "dirname", "make"):
         (tmp_path / program).symlink_to(str(shutil.which(program)))
 
-    done = make("docker-demo", PATH=str(tmp_path))
+    done = make("docker-demo", timeout=1200, env={"PATH": str(tmp_path)})
 
     assert done.returncode != 0
     assert done.stderr.splitlines()[0].startswith("Docker is not installed: ")
@@ -104,7 +86,7 @@ def test_without_an_engine_that_answers_the_demo_says_what_to_do():
     if shutil.which("docker") is None:
         pytest.skip("the docker command is not installed (Debian: apt-get install docker.io)")
 
-    done = make("docker-demo", DOCKER_HOST="unix:///no/such/socket")
+    done = make("docker-demo", timeout=1200, env={"DOCKER_HOST": "unix:///no/such/socket"})
 
     assert done.returncode != 0
     assert done.stderr.splitlines()[0].startswith("The Docker engine does not answer: ")

@@ -9,8 +9,7 @@ import pytest
 
 from support import images
 from support.cluster import Cluster
-
-ROOT = Path(__file__).parents[2]
+from support.make import make, table
 
 # It makes three images: minutes on a busy machine.
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(1800)]
@@ -32,23 +31,10 @@ def image_settings() -> dict[str, str]:
 
 
 def test_the_demo_runs_everything_in_pods_and_leaves_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "DAGSTER_"))
-    }
-
-    done = subprocess.run(
-        ["make", "k8s-demo", f"DEMO_DIR={tmp_path}"],
-        cwd=ROOT,
-        env={**inherited, **image_settings()},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    done = make("k8s-demo", f"DEMO_DIR={tmp_path}", timeout=900, env=image_settings())
 
     assert done.returncode == 0, done.stdout + done.stderr
-    table = done.stdout.partition("-" * 120)[2].partition("\n\n")[0]
-    rows = {row[0]: row[1:] for row in (line.split(maxsplit=2) for line in table.splitlines() if line)}
+    rows = {row[0]: row[1:] for row in table(done.stdout)}
     models = {name for name in rows if name.startswith("shop/") and name != "shop/raw/payments"}
     assert len(models) == 13
     assert {rows[name][0] for name in models} == {"executed"}
